@@ -1,0 +1,1 @@
+"""Segments to track: scikit-learn transformers over ragged tracks."""

@@ -1,0 +1,1 @@
+"""Stage one: audio to stores; and the stores themselves."""

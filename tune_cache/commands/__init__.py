@@ -1,0 +1,1 @@
+"""One file a verb: the function that a notebook calls and the shell wraps."""

@@ -1,0 +1,1 @@
+"""Collections of audio files with labels and splits."""

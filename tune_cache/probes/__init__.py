@@ -1,0 +1,1 @@
+"""Stage two: tasks, light supervised models, their scores."""

@@ -1,0 +1,1 @@
+"""What was found: the results database and its tables."""
