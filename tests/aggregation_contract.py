@@ -1,0 +1,127 @@
+"""What every aggregation promises; inherited by the tests of each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from stage_two_world import random_tracks
+
+from tune_cache.cache.ragged import Ragged
+from tune_cache.errors import TaskError, UsageError
+
+# skipped by scikit-learn itself unless SCIPY_ARRAY_API is set before scipy is imported
+NOT_RUN = {"check_array_api_input"}
+
+
+class AggregationContract:
+    """Set ``make`` and ``reference``, the obvious slow version.
+
+    ``reference(train, tracks)`` takes lists of (n_segments, dim) float64 arrays.
+    """
+
+    keeps_order = False
+
+    def make(self):
+        raise NotImplementedError
+
+    def reference(self, train, tracks):
+        raise NotImplementedError
+
+    @pytest.fixture
+    def tracks(self):
+        return random_tracks(np.random.default_rng(5), 12, dim=6, lengths=(1, 4))
+
+    def test_equals_the_obvious_slow_version(self, tracks):
+        train, rest = tracks[:8], tracks[4:]
+        found = self.make().fit(train).transform(rest)
+        slow = self.reference([t.astype(float) for t in train], [t.astype(float) for t in rest])
+        np.testing.assert_allclose(found, slow, rtol=1e-5, atol=1e-6)
+
+    def test_ragged_list_and_cube_agree(self, tracks):
+        found = self.make().fit_transform(tracks)
+        np.testing.assert_array_equal(self.make().fit_transform(list(tracks)), found)
+        cube = np.random.default_rng(0).standard_normal((5, 3, 2))
+        np.testing.assert_array_equal(
+            self.make().fit_transform(cube), self.make().fit_transform(list(cube))
+        )
+
+    def test_tracks_do_not_see_each_other(self, tracks):
+        fitted = self.make().fit(tracks)
+        np.testing.assert_array_equal(
+            fitted.transform(tracks)[[7, 2]], fitted.transform(tracks[[7, 2]])
+        )
+
+    def test_segment_order_matters_only_if_declared(self, tracks):
+        fitted = self.make().fit(tracks)
+        reversed_tracks = [track[::-1] for track in tracks]
+        same = np.allclose(fitted.transform(reversed_tracks), fitted.transform(tracks), atol=1e-5)
+        assert same != self.keeps_order
+
+    @pytest.mark.parametrize(("given", "made"), [("f2", "f4"), ("f4", "f4"), ("f8", "f8")])
+    def test_float16_is_accumulated_in_float32(self, given, made):
+        values = np.full((4000, 2), 40.0, dtype=given)  # the sum is beyond float16's range
+        values[::2, 1] = -40.0
+        tracks = Ragged.from_tracks([values, values])
+        found = self.make().fit_transform(tracks)
+        assert found.dtype == np.dtype(made)
+        assert np.isfinite(found).all()
+        expected = self.reference([values.astype(float)] * 2, [values.astype(float)] * 2)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+    def test_names_of_features_are_unique_and_as_many_as_columns(self, tracks):
+        fitted = self.make().fit(tracks)
+        names = fitted.get_feature_names_out()
+        assert len(set(names)) == len(names) == fitted.transform(tracks).shape[1]
+
+    def test_a_clone_is_unfitted_and_gives_the_same(self, tracks):
+        fitted = self.make().fit(tracks)
+        copy = clone(fitted)
+        assert not hasattr(copy, "n_features_in_")
+        np.testing.assert_array_equal(copy.fit_transform(tracks), fitted.transform(tracks))
+
+    def test_works_in_a_pipeline_under_a_grid_search_over_a_list(self, tracks):
+        y = np.arange(len(tracks)) % 2
+        pipeline = make_pipeline(self.make(), LogisticRegression())
+        for X in (list(tracks), tracks):
+            search = GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0]}, cv=3)
+            assert search.fit(X, y).predict(X).shape == (len(tracks),)
+
+    def test_another_width_is_refused(self, tracks):
+        with pytest.raises(TaskError, match="features"):
+            self.make().fit(tracks).transform([np.zeros((2, 5))])
+
+    def test_vectors_that_are_not_finite_are_refused(self, tracks):
+        bad = tracks[:]
+        bad = Ragged(values=bad.values.copy(), offsets=bad.offsets, n_samples=bad.n_samples)
+        bad.values[3, 2] = np.nan
+        with pytest.raises(TaskError, match="NaN"):
+            self.make().fit(bad)
+
+    def test_a_track_without_segments_is_refused_and_named(self):
+        with pytest.raises(TaskError, match="1 of 2 tracks have no segments: positions 1"):
+            self.make().fit([np.ones((2, 3)), np.ones((0, 3))])
+
+    def test_layers_must_be_chosen_first(self):
+        with pytest.raises(TaskError, match="expected \\(n_segments, dim\\)"):
+            self.make().fit(Ragged.from_tracks([np.ones((2, 13, 4))]))
+
+    def test_tracks_of_different_width_are_refused(self):
+        with pytest.raises(TaskError, match="differ in the width"):
+            self.make().fit([np.ones((2, 3)), np.ones((2, 4))])
+
+    def test_scikit_learn_s_own_checks_pass(self):
+        """On plain matrices, which are tracks of one segment each; no exception is needed."""
+        for estimator, check in estimator_checks_generator(self.make()):
+            if check.func.__name__ not in NOT_RUN:
+                check(estimator)
+
+    def test_parameters_are_checked_by_fit(self, tracks):
+        name = next(iter(self.make().get_params()))
+        wrong = "nothing" if name == "statistics" else 0
+        with pytest.raises(UsageError, match="expected"):
+            self.make().set_params(**{"statistics" if wrong else "max_segments": wrong}).fit(tracks)

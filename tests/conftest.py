@@ -1,0 +1,34 @@
+"""Fixtures that several modules share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests import world.py and the contracts by name
+
+
+def subset_folder() -> Path | None:
+    """The real music beside the checkout (TUNE_SUBSET names another place)."""
+    beside = Path(__file__).parents[2] / "shared" / "data" / "soundtrack-subset"
+    folder = Path(os.environ.get("TUNE_SUBSET", beside))
+    return folder if (folder / "soundtrack.train.jsonl").is_file() else None
+
+
+@pytest.fixture(scope="session")
+def subset() -> Path:
+    folder = subset_folder()
+    if folder is None:
+        pytest.skip("the real-music subset is not beside this checkout (set TUNE_SUBSET)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(tmp_path_factory, monkeypatch):
+    """No test sees the user's cache, dataset or hub."""
+    monkeypatch.setenv("TUNE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("TUNE_DATASET", raising=False)

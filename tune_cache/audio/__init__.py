@@ -1,0 +1,30 @@
+"""A file becomes mono float32 at the encoder's rate, or an error that says why not.
+
+Conventions
+-----------
+Samples are (n_samples,) float32, full scale ±1, always finite, never normalised.
+The decoded length decides, whatever headers and manifests say. Nothing is ever
+replaced by zeros: a file decodes, or :class:`~tune_cache.errors.AudioError`
+carries one of the reason codes of :data:`REASONS`.
+"""
+
+from __future__ import annotations
+
+from tune_cache.audio.decode import DECODER, decode, header_seconds
+from tune_cache.audio.failures import REASONS
+from tune_cache.audio.mono import RESAMPLER, AudioFacts, DecodedAudio
+from tune_cache.audio.pool import DecodePool
+from tune_cache.audio.sndfile import write_flac, write_wav
+
+__all__ = [
+    "DECODER",
+    "REASONS",
+    "RESAMPLER",
+    "AudioFacts",
+    "DecodePool",
+    "DecodedAudio",
+    "decode",
+    "header_seconds",
+    "write_flac",
+    "write_wav",
+]

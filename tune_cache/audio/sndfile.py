@@ -1,0 +1,98 @@
+"""Read and write with libsndfile.
+
+Conventions
+-----------
+Blocks as in :mod:`tune_cache.audio.mono`. A chained Ogg file is read link by
+link, since libsndfile itself stops after the first.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from tune_cache.audio.containers import ogg_links
+from tune_cache.audio.mono import Blocks, Reading, check_limits
+from tune_cache.errors import UsageError
+
+__all__ = [
+    "SoundFileError",
+    "said",
+    "sndfile_blocks",
+    "sndfile_seconds",
+    "write_flac",
+    "write_wav",
+]
+
+BLOCK_FRAMES = 1 << 16
+SoundFileError = soundfile.SoundFileError
+
+
+def sndfile_seconds(descriptor: int) -> float | None:
+    """Duration that the header claims."""
+    with _sound_file(descriptor) as file:
+        return float(file.frames / file.samplerate)
+
+
+def write_wav(path: Path, samples: np.ndarray, sample_rate_hz: int) -> None:
+    """Write mono float32 WAV, exactly the samples given."""
+    soundfile.write(path, samples, sample_rate_hz, format="WAV", subtype="FLOAT")
+
+
+def write_flac(path: Path, samples: np.ndarray, sample_rate_hz: int) -> None:
+    """Write mono 16-bit FLAC.
+
+    Raises
+    ------
+    UsageError
+        If a sample lies outside ±1, which would be clipped.
+    """
+    peak = float(np.abs(samples).max(initial=0))
+    if not peak <= 1:
+        raise UsageError(
+            f"samples for {str(path)!r} peak at {peak!r}, expected at most 1",
+            hint="scale them, or use write_wav, which keeps any level",
+        )
+    soundfile.write(path, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
+
+
+def _sound_file(descriptor: int) -> soundfile.SoundFile:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return soundfile.SoundFile(descriptor, closefd=False)
+
+
+# libsndfile's log of a size field that runs over the end of the file
+_PROMISE = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
+STREAMED_BYTES = 0x7FFF_0000  # sizes from here on are written by encoders that do not know them
+
+
+def sndfile_blocks(descriptor: int, container: str, reading: Reading) -> Blocks:
+    """Read all links of a file with libsndfile."""
+    links, is_complete = ogg_links(descriptor) if container == "ogg" else ([None], True)
+    if not is_complete:
+        reading.notes.append("the last page is missing: cut off?")
+    if len(links) > 1:
+        reading.notes.append(f"{len(links)} streams in a chain")
+    for link in links:
+        source = _sound_file(descriptor) if link is None else soundfile.SoundFile(io.BytesIO(link))
+        with source as file:
+            check_limits(file.samplerate, file.channels)
+            promised = file.frames
+            for claimed, present in _PROMISE.findall(file.extra_info):
+                if int(present) < int(claimed) < STREAMED_BYTES:
+                    promised = round(promised * int(claimed) / int(present))
+            reading.header_frames = (reading.header_frames or 0) + promised
+            # not SoundFile.blocks: it fills a short last block with what was in memory
+            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                yield file.samplerate, block
+
+
+def said(error: Exception) -> str:
+    """What a decoder complained of, without the file's name."""
+    text = getattr(error, "error_string", "") or str(error)
+    return text.strip().rstrip(".") or f"error {getattr(error, 'code', '')}".strip()

@@ -1,0 +1,322 @@
+"""From a full journal to a published store.
+
+Conventions
+-----------
+Rows are streamed shard by shard: never more than one shard and one unit are
+held. zarr encodes each shard into memory; the bytes are written with the
+discipline of :mod:`tune_cache.cache.disk` into a private folder, ``COMPLETE``
+last, and the folder is renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tune_cache.cache.disk import (
+    make_private_folder,
+    publish_folder,
+    remove_tree,
+    unique_suffix,
+    write_durably,
+)
+from tune_cache.cache.journal import JournalUnit, TrackOutcome
+from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS
+from tune_cache.cache.store import FORMAT, STATUS_FAILED, STATUS_OK, Store, open_store
+from tune_cache.errors import StoreCorruptError
+from tune_cache.specs import StoreSpec, canonical_json, sha256_text
+
+__all__ = ["Assembly", "assemble"]
+
+COPY_TRACKS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """All that goes into a store.
+
+    Parameters
+    ----------
+    outcomes
+        Every track, in the order of ids.
+    unit_of
+        Track id to the index of the unit that holds it, for tracks not copied.
+    copy_from
+        Track id to the store whose rows are copied, and the id it has there.
+    load_unit
+        Reads a unit again by index.
+    facts
+        Further group attributes: provenance, datasets, license_note.
+    ledger
+        Written beside the arrays, outside every digest.
+    """
+
+    spec: StoreSpec
+    dim: int
+    collection: str
+    outcomes: Sequence[TrackOutcome]
+    unit_of: Mapping[str, int]
+    copy_from: Mapping[str, tuple[Store, str]]
+    load_unit: Callable[[int], JournalUnit]
+    facts: Mapping[str, Any]
+    ledger: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    values: npt.NDArray[Any]
+    start_sample: npt.NDArray[np.int64]
+    n_samples: npt.NDArray[np.int32]
+
+
+def _pieces(assembly: Assembly, pooling: str) -> Iterator[_Rows]:
+    """Rows of all tracks in order, some at a time, from units and from other stores."""
+
+    def source(outcome: TrackOutcome) -> tuple[str, int]:
+        if outcome.track_id in assembly.copy_from:
+            return str(assembly.copy_from[outcome.track_id][0].path), -1
+        return "", assembly.unit_of[outcome.track_id]
+
+    tracks = [outcome for outcome in assembly.outcomes if outcome.n_rows]
+    for (path, index), group in groupby(tracks, key=source):
+        members = list(group)
+        if path:
+            store = assembly.copy_from[members[0].track_id][0]
+            names = [assembly.copy_from[outcome.track_id][1] for outcome in members]
+            for start in range(0, len(names), COPY_TRACKS):
+                ids = names[start : start + COPY_TRACKS]
+                rows, _ = store.rows_of(ids)
+                yield _Rows(
+                    store.read(ids, pooling=pooling).values,
+                    store.segment_start[rows],
+                    store.segment_n_samples[rows],
+                )
+        else:
+            unit = assembly.load_unit(index)
+            offsets = np.concatenate([[0], np.cumsum([o.n_rows for o in unit.outcomes])])
+            place = {outcome.track_id: i for i, outcome in enumerate(unit.outcomes)}
+            rows = np.concatenate(
+                [
+                    np.arange(offsets[i], offsets[i + 1])
+                    for i in (place[m.track_id] for m in members)
+                ]
+            )
+            yield _Rows(
+                unit.embeddings[pooling][rows], unit.start_sample[rows], unit.n_samples[rows]
+            )
+
+
+def _blocks(pieces: Iterator[npt.NDArray[Any]], n_rows: int) -> Iterator[npt.NDArray[Any]]:
+    """Regroup pieces into blocks of ``n_rows`` rows; the last may be shorter."""
+    held: list[npt.NDArray[Any]] = []
+    count = 0
+    for piece in pieces:
+        while len(piece):
+            part, piece = piece[: n_rows - count], piece[n_rows - count :]
+            held.append(part)
+            count += len(part)
+            if count == n_rows:
+                yield np.concatenate(held)
+                held, count = [], 0
+    if held:
+        yield np.concatenate(held)
+
+
+class _Writer:
+    """Encodes arrays with zarr in memory and writes their files durably."""
+
+    def __init__(self, folder: Path) -> None:
+        from zarr.storage import MemoryStore
+
+        self.folder = folder
+        self.files: dict[str, dict[str, Any]] = {}
+        self.buffers: dict[str, Any] = {}
+        self.memory = MemoryStore(self.buffers)
+        self.made: set[Path] = set()
+
+    def flush(self) -> None:
+        """Write all files encoded so far and forget their bytes."""
+        for name in list(self.buffers):
+            if name == "zarr.json":
+                continue  # of the root group: written last, with its attributes
+            if name not in self.files:
+                self.write(name, self.buffers[name].to_bytes())
+            if not name.endswith("/zarr.json"):
+                del self.buffers[name]
+
+    def write(self, name: str, data: bytes, *, listed: bool = True) -> None:
+        path = self.folder / name
+        if path.parent not in self.made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.made.add(path.parent)
+        write_durably(path, data, sync_parent=False)
+        if listed:
+            self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+    def create(self, name: str, shape: Sequence[int], dtype: str, **layout: Any) -> Any:
+        import zarr
+        from zarr.codecs import BytesCodec, Crc32cCodec
+
+        return zarr.create_array(
+            self.memory,
+            name=name,
+            shape=tuple(shape),
+            dtype="<" + dtype if dtype != "u1" else dtype,
+            serializer=BytesCodec(endian="little" if dtype != "u1" else None),
+            compressors=[Crc32cCodec()],
+            filters=None,
+            fill_value=float("nan") if dtype.startswith("f") else 0,
+            config={"write_empty_chunks": True},
+            **layout,
+        )
+
+    def small(self, name: str, values: npt.NDArray[Any], dtype: str) -> None:
+        """Write an array as one chunk."""
+        array = self.create(name, values.shape, dtype, chunks=[max(1, n) for n in values.shape])
+        if values.size:
+            array[...] = values
+        self.flush()
+
+
+def _text_arrays(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    offsets = np.concatenate([[0], np.cumsum([len(item) for item in encoded], dtype=np.int64)])
+    return np.frombuffer(b"".join(encoded), np.uint8), offsets.astype(np.int64)
+
+
+def assemble(final: Path, assembly: Assembly) -> bool:
+    """Write and publish a store; False where a rival published it first.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or fails; the private folder is gone then, the
+        journal is untouched.
+    """
+    private = final.with_name(f".{final.name}.{unique_suffix()}.building")
+    make_private_folder(private)
+    try:
+        _fill(private, assembly)
+        if publish_folder(private, final):
+            return True
+        remove_tree(private)
+    except BaseException:
+        remove_tree(private)
+        raise
+    open_store(final)  # a rival's store counts only if it is whole
+    return False
+
+
+def _fill(folder: Path, assembly: Assembly) -> None:
+    spec, outcomes = assembly.spec, assembly.outcomes
+    n_layers, n_segments = len(spec.layers), sum(outcome.n_rows for outcome in outcomes)
+    writer = _Writer(folder)
+    digest = hashlib.sha256()  # over decoded values: shard sizes do not enter
+    starts: list[npt.NDArray[Any]] = [np.zeros(0, np.int64)]
+    samples: list[npt.NDArray[Any]] = [np.zeros(0, np.int64)]
+
+    def values(pooling: str) -> Iterator[npt.NDArray[Any]]:
+        for piece in _pieces(assembly, pooling):
+            if pooling == spec.poolings[0]:  # the grid is the same for all
+                starts.append(piece.start_sample)
+                samples.append(piece.n_samples)
+            yield piece.values
+
+    for pooling in spec.poolings:
+        array = writer.create(
+            f"embeddings/{pooling}",
+            (n_segments, n_layers, assembly.dim),
+            spec.dtype,
+            chunks=(CHUNK_ROWS, 1, assembly.dim),
+            shards=(SHARD_ROWS, n_layers, assembly.dim),
+        )
+        digest.update(f"embeddings/{pooling}\0".encode())
+        row = 0
+        for block in _blocks(values(pooling), SHARD_ROWS):
+            array[row : row + len(block)] = block
+            digest.update(np.ascontiguousarray(block).tobytes())
+            row += len(block)
+            writer.flush()
+        if row != n_segments:
+            raise StoreCorruptError(
+                f"{row} rows were assembled of {n_segments}: the journal changed meanwhile",
+                hint="run the same command again",
+            )
+    lengths = np.array([outcome.n_rows for outcome in outcomes], np.int64)
+    ids, id_offset = _text_arrays([outcome.track_id for outcome in outcomes])
+    messages, message_offset = _text_arrays(
+        [
+            outcome.message if outcome.status == "ok" else f"{outcome.status}: {outcome.message}"
+            for outcome in outcomes
+        ]
+    )
+    hashes = b"".join(
+        bytes.fromhex(o.audio_sha256) if o.audio_sha256 else bytes(32) for o in outcomes
+    )
+    small: dict[str, tuple[npt.NDArray[Any], str]] = {
+        "segments/track": (np.repeat(np.arange(len(outcomes)), lengths), "i4"),
+        "segments/start_sample": (np.concatenate(starts), "i8"),
+        "segments/n_samples": (np.concatenate(samples), "i4"),
+        "tracks/id_utf8": (ids, "u1"),
+        "tracks/id_offset": (id_offset, "i8"),
+        "tracks/message_utf8": (messages, "u1"),
+        "tracks/message_offset": (message_offset, "i8"),
+        "tracks/offset": (np.concatenate([[0], np.cumsum(lengths)]), "i8"),
+        "tracks/audio_sha256": (np.frombuffer(hashes, np.uint8).reshape(-1, 32), "u1"),
+        "tracks/n_samples": (np.array([o.n_samples for o in outcomes]), "i8"),
+        "tracks/sample_rate": (np.array([o.sample_rate_hz for o in outcomes]), "i4"),
+        "tracks/status": (
+            np.array([STATUS_OK if o.status == "ok" else STATUS_FAILED for o in outcomes]),
+            "u1",
+        ),
+    }
+    for name, (column, dtype) in small.items():
+        typed = column.astype("<" + dtype)
+        digest.update(f"{name}\0".encode() + typed.tobytes())
+        writer.small(name, typed, dtype)
+    attributes = _attributes(assembly, n_segments, digest.hexdigest())
+    group = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
+    writer.write("zarr.json", canonical_json(group).encode())
+    writer.write("ledger/extract.json", canonical_json(assembly.ledger).encode(), listed=False)
+    listing = canonical_json({"files": writer.files})
+    writer.write("files.json", listing.encode(), listed=False)
+    complete = canonical_json({"files_sha256": sha256_text(listing), "format": FORMAT})
+    writer.write("COMPLETE", complete.encode(), listed=False)
+
+
+def _attributes(assembly: Assembly, n_segments: int, digest: str) -> dict[str, Any]:
+    spec, outcomes = assembly.spec, assembly.outcomes
+    rate = spec.segments.sample_rate_hz
+    failed: dict[str, int] = {}
+    for outcome in outcomes:
+        if outcome.status != "ok":
+            failed[outcome.status] = failed.get(outcome.status, 0) + 1
+    present = sum(outcome.n_samples for outcome in outcomes)
+    covered = sum(outcome.covered_samples for outcome in outcomes)
+    return {
+        "format": FORMAT,
+        "spec": spec.to_json(),
+        "spec_key": spec.key,
+        "collection_digest": assembly.collection,
+        "content_digest": digest,
+        "n_tracks": len(outcomes),
+        "n_segments": n_segments,
+        "n_layers": len(spec.layers),
+        "layers": list(spec.layers),
+        "dim": assembly.dim,
+        "dtype": spec.dtype,
+        "coverage": {
+            "ok": len(outcomes) - sum(failed.values()),
+            "failed": failed,
+            "seconds_present": present / rate,
+            "seconds_encoded": covered / rate,
+        },
+        **assembly.facts,
+    }

@@ -1,0 +1,146 @@
+"""The only place where the cache changes the disk, so that every step can be made to fail.
+
+Conventions
+-----------
+A file appears under its final name complete or not at all: it is written under
+a private name (``O_EXCL``, ``O_NOFOLLOW``), synchronised, renamed, and the
+folder is synchronised. Every step passes :func:`step` first; tests install an
+observer there that kills the process, tears a write or raises ``ENOSPC``.
+
+The order write, fsync, rename, fsync of the folder is what POSIX needs for
+durability; see T. S. Pillai et al., "All File Systems Are Not Created Equal",
+OSDI 2014, section 4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "make_private_folder",
+    "observed",
+    "publish_folder",
+    "remove_tree",
+    "sync_folder",
+    "unique_suffix",
+    "write_durably",
+]
+
+TEMPORARY_SUFFIX = ".tmp"
+Observer = Callable[[str, Path, bytes | None], bytes | None]
+_observer: Observer | None = None
+
+
+@contextlib.contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Call ``observer(operation, path, data)`` before every change of the disk.
+
+    What it returns replaces the data of a write, so that a test can tear one.
+    """
+    global _observer
+    previous, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = previous
+
+
+def step(operation: str, path: Path, data: bytes | None = None) -> bytes | None:
+    """Announce one change of the disk."""
+    if _observer is None:
+        return data
+    return _observer(operation, path, data)
+
+
+def unique_suffix() -> str:
+    """Name the maker of a temporary file: host, process and a random part."""
+    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:40]
+    return f"{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder survive a loss of power."""
+    step("sync-folder", folder)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create a folder that only its owner enters while it is being filled."""
+    step("make-folder", folder)
+    folder.mkdir(mode=0o700)
+
+
+def write_durably(path: Path, data: bytes, *, sync_parent: bool = True) -> None:
+    """Write a file that is there completely or not at all, even after a crash.
+
+    Parameters
+    ----------
+    path
+        Final name; an existing file is replaced in one step.
+    data
+        The content.
+    sync_parent
+        False inside a private folder that is synchronised as a whole later.
+
+    Raises
+    ------
+    OSError
+        As the system says it; the temporary file is gone then.
+    """
+    temporary = path.with_name(f".{path.name}.{unique_suffix()}{TEMPORARY_SUFFIX}")
+    try:
+        step("create", temporary)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            torn = step("write", temporary, data)
+            file.write(data if torn is None else torn)
+            file.flush()
+            step("sync", temporary)
+            os.fsync(file.fileno())
+        step("rename", path)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    if sync_parent:
+        sync_folder(path.parent)
+
+
+def publish_folder(private: Path, final: Path) -> bool:
+    """Give a finished folder its final name; False where a rival was first.
+
+    A folder that exists and is not empty is never replaced (rename(2)).
+    """
+    for folder, _, _ in os.walk(private, topdown=False):
+        sync_folder(Path(folder))
+    mask = os.umask(0)
+    os.umask(mask)
+    private.chmod(0o777 & ~mask)
+    step("publish", final)
+    try:
+        private.rename(final)
+    except OSError:
+        if final.is_dir():
+            return False
+        raise
+    sync_folder(final.parent)
+    return True
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of ours; what is already gone is fine."""
+    step("remove", folder)
+    shutil.rmtree(folder, ignore_errors=True)

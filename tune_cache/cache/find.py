@@ -1,0 +1,175 @@
+"""Which finished stores serve a question: by their attributes, tracks and audio.
+
+Conventions
+-----------
+A store serves if its tracks contain those asked for. Where the audio is at
+hand its hash must agree, so a changed file never gets its old vectors; where
+it is not, ids alone decide. Stores of several segment lengths are no
+ambiguity: each is an answer. Several encodings at one length are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from tune_cache.cache.layout import Layout
+from tune_cache.cache.plan import PlannedTrack
+from tune_cache.cache.store import Store, open_store
+from tune_cache.errors import (
+    StoreAmbiguousError,
+    StoreError,
+    StoreNotFoundError,
+    first_few,
+)
+from tune_cache.specs import StoreSpec, differing_fields
+
+__all__ = ["copy_sources", "find_stores", "missing_tracks"]
+
+logger = logging.getLogger(__name__)
+
+
+def copy_sources(
+    layout: Layout, spec: StoreSpec, tracks: Sequence[PlannedTrack], distrusted: set[Path]
+) -> dict[str, tuple[Store, str]]:
+    """Find, for each track, a store with this very spec and audio.
+
+    Parameters
+    ----------
+    distrusted
+        Stores that turned out damaged.
+
+    Returns
+    -------
+    track id to the store and the id that the audio has there; tracks without
+    any are absent.
+    """
+    folder = layout.v1 / spec.encoder.name
+    place: dict[str, tuple[Store, str]] = {}
+    for path in sorted(folder.glob(f"seg{spec.segments.label}-{spec.key[:8]}-*.zarr")):
+        if path in distrusted:
+            continue
+        try:
+            store = open_store(path)
+            if store.spec == spec:
+                for name, sha256 in store.audio_of.items():
+                    place.setdefault(sha256, (store, name))
+        except StoreError as error:
+            logger.warning("store %s is not copied from: %s", path.name, error)
+    return {t.track_id: place[t.audio_sha256] for t in tracks if t.audio_sha256 in place}
+
+
+def missing_tracks(store: Store, audio: Mapping[str, str]) -> list[str]:
+    """Ids that a store lacks, or has with other audio.
+
+    Parameters
+    ----------
+    audio
+        Track id to sha256 of the audio now, empty where it is not at hand.
+    """
+    here = dict(zip(store.track_ids, store.audio_sha256, strict=True))
+    return [
+        name
+        for name, sha256 in audio.items()
+        if name not in here or (sha256 and here[name] and here[name] != sha256)
+    ]
+
+
+def find_stores(
+    layout: Layout,
+    *,
+    encoder: str,
+    lengths: Sequence[float | Literal["full"]] = (),
+    audio: Callable[[], Mapping[str, str]],
+    track_ids: Sequence[str],
+    pooling: str = "mean",
+    remedy: str = "tune extract",
+) -> list[Store]:
+    """Find the stores that hold some tracks, one a segment length.
+
+    Parameters
+    ----------
+    encoder
+        Its name.
+    lengths
+        Segment lengths asked for; empty takes every length there is.
+    audio
+        Gives track id to sha256 of the audio; called only if a store has the ids.
+    track_ids
+        All tracks of the dataset.
+    pooling
+        Must be kept by the store.
+    remedy
+        The command that makes what is missing, for the hint.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If none serves, saying what the nearest lacks.
+    StoreAmbiguousError
+        If several encodings serve at one length.
+    """
+    wanted = [("full" if length == "full" else f"{length:.6g}") for length in lengths]
+    candidates: list[Store] = []
+    near: list[str] = []
+    for path in layout.store_paths():
+        if path.parent.name != encoder:
+            continue
+        if wanted and path.name.removeprefix("seg").split("-")[0] not in wanted:
+            continue
+        store = open_store(path)
+        if pooling not in store.poolings:
+            near.append(f"{store.name} keeps {', '.join(store.poolings)}, not {pooling}")
+            continue
+        known = set(store.track_ids)
+        lacking = [name for name in track_ids if name not in known]
+        reason = "lacks"
+        if not lacking:
+            lacking = missing_tracks(store, audio())
+            reason = "has other audio for"
+        if lacking:
+            if len(lacking) < len(track_ids):
+                near.append(
+                    f"{store.name} {reason} {len(lacking)} of {len(track_ids)} tracks "
+                    f"({first_few(lacking, 2)})"
+                )
+            continue
+        candidates.append(store)
+    return _one_a_length(candidates, wanted, near, encoder, remedy)
+
+
+def _one_a_length(
+    candidates: Sequence[Store],
+    wanted: Sequence[str],
+    near: Sequence[str],
+    encoder: str,
+    remedy: str,
+) -> list[Store]:
+    """Choose the store of each length; refuse to guess between encodings."""
+    by_length: dict[str, dict[str, Store]] = {}
+    for store in sorted(candidates, key=lambda store: store.n_tracks):
+        by_length.setdefault(store.spec.segments.label, {}).setdefault(store.spec.key, store)
+    absent = [label for label in wanted if label not in by_length]
+    if absent or not by_length:
+        flags = "".join(f" --seg {label}" for label in absent)
+        told = f"; {near[0]}" if near else ""
+        raise StoreNotFoundError(
+            f"no store of encoder {encoder!r}"
+            + (f" at segment length {', '.join(absent)}" if absent else "")
+            + f" holds these tracks{told}",
+            hint=f"{remedy}{flags}",
+        )
+    for label, stores in by_length.items():
+        if len(stores) > 1:
+            first, second = list(stores.values())[:2]
+            fields = differing_fields(first.spec.to_json(), second.spec.to_json())
+            raise StoreAmbiguousError(
+                f"{len(stores)} encodings of segment length {label} hold these tracks: "
+                f"{', '.join(store.name for store in stores.values())}; they differ in "
+                + "; ".join(f"{name}: {left!r} or {right!r}" for name, left, right in fields[:4]),
+                hint="choose one with --store PATH",
+            )
+    order = sorted(by_length, key=lambda label: float("inf") if label == "full" else float(label))
+    return [next(iter(by_length[label].values())) for label in order]

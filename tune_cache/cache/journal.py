@@ -1,0 +1,182 @@
+"""Units of an unfinished store: each a self-checking file, done when it checks.
+
+Conventions
+-----------
+A unit holds the rows of consecutive tracks, in plan order: per pooling an array
+(rows, layers, dim) in the stored dtype, the grid (``start_sample``,
+``n_samples``), and per track what happened to it. Whoever made it, a unit that
+checks is done; writing one twice is harmless because units are deterministic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tune_cache.cache.disk import write_durably
+from tune_cache.cache.plan import PlannedTrack
+from tune_cache.specs import StoreSpec, canonical_json
+
+__all__ = ["JournalUnit", "TrackOutcome", "UnitLedger", "check_rows", "read_unit", "write_unit"]
+
+UNIT_FORMAT = 1
+LARGEST_HEADER_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackOutcome:
+    """What became of one track.
+
+    Parameters
+    ----------
+    status
+        ``ok`` or a short reason code.
+    message
+        The sentence that goes with a failure, or notes on a success.
+    n_samples, sample_rate_hz
+        Decoded length at the encoder's rate; rate of the file itself. 0 where it failed.
+    n_rows
+        Segments it contributed; 0 where it failed.
+    covered_samples
+        Distinct samples inside its segments.
+    """
+
+    track_id: str
+    audio_sha256: str
+    status: str
+    message: str = ""
+    n_samples: int = 0
+    sample_rate_hz: int = 0
+    n_rows: int = 0
+    covered_samples: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitLedger:
+    """What a unit cost; outside every hash of identity."""
+
+    decode_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    audio_seconds: float = 0.0
+    n_segments: int = 0
+    batch_size: int = 0
+    n_backoffs: int = 0
+    n_fallbacks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalUnit:
+    """The rows of one unit and the fate of its tracks."""
+
+    outcomes: tuple[TrackOutcome, ...]
+    embeddings: Mapping[str, npt.NDArray[Any]]
+    start_sample: npt.NDArray[np.int64]
+    n_samples: npt.NDArray[np.int32]
+    ledger: UnitLedger = field(default_factory=UnitLedger)
+
+    def covers(self, tracks: Sequence[PlannedTrack]) -> bool:
+        """Whether every track asked for is here, with the same audio."""
+        here = {outcome.track_id: outcome.audio_sha256 for outcome in self.outcomes}
+        return all(here.get(track.track_id) == track.audio_sha256 for track in tracks)
+
+
+def unit_path(work: Path, index: int) -> Path:
+    """Name of unit ``index`` in a work folder."""
+    return work / "units" / f"{index}.safetensors"
+
+
+def _payload_digest(arrays: Mapping[str, npt.NDArray[Any]], header: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(canonical_json(header).encode("ascii"))
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(canonical_json([name, list(array.shape), array.dtype.str]).encode("ascii"))
+        digest.update(array.view(np.uint8).reshape(-1).data)
+    return digest.hexdigest()
+
+
+def check_rows(name: str, values: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
+    """Convert rows to the stored dtype, or say why they do not fit.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or outside the range of the stored dtype.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} embedding is not finite")
+    with np.errstate(over="ignore"):
+        stored = values.astype("<" + dtype)
+    if not np.isfinite(stored).all():
+        largest = float(np.abs(values).max())
+        raise ValueError(
+            f"{name} embedding reaches {largest:g}, beyond float16 (65504): use --dtype f4"
+        )
+    return stored
+
+
+def write_unit(work: Path, index: int, spec: StoreSpec, unit: JournalUnit) -> None:
+    """Write a unit durably; when this returns, it survives a loss of power."""
+    from safetensors.numpy import save
+
+    header: dict[str, Any] = {
+        "format": UNIT_FORMAT,
+        "spec_key": spec.key,
+        "unit": index,
+        "tracks": [dataclasses.asdict(outcome) for outcome in unit.outcomes],
+        "ledger": dataclasses.asdict(unit.ledger),
+    }
+    arrays: dict[str, npt.NDArray[Any]] = {
+        f"embeddings.{name}": np.ascontiguousarray(rows) for name, rows in unit.embeddings.items()
+    }
+    arrays["segments.start_sample"] = np.asarray(unit.start_sample, "<i8")
+    arrays["segments.n_samples"] = np.asarray(unit.n_samples, "<i4")
+    digest = _payload_digest(arrays, header)
+    # one metadata key: safetensors does not keep the order of several
+    metadata = {"tune_cache": canonical_json({"header": header, "sha256": digest})}
+    write_durably(unit_path(work, index), save(arrays, metadata))
+
+
+def read_unit(work: Path, index: int, spec: StoreSpec) -> JournalUnit | None:
+    """Read a unit; None unless it is there, whole, and of this spec."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = unit_path(work, index)
+    try:
+        if path.is_symlink():
+            return None
+        data = path.read_bytes()
+        (length,) = struct.unpack("<Q", data[:8])
+        if length > min(LARGEST_HEADER_BYTES, len(data)):
+            return None
+        outer = json.loads(data[8 : 8 + length])["__metadata__"]["tune_cache"]
+        record = json.loads(outer)
+        header = record["header"]
+        arrays = load(data)
+        if (
+            record["sha256"] != _payload_digest(arrays, header)
+            or header["format"] != UNIT_FORMAT
+            or header["spec_key"] != spec.key
+            or header["unit"] != index
+        ):
+            return None
+        unit = JournalUnit(
+            outcomes=tuple(TrackOutcome(**outcome) for outcome in header["tracks"]),
+            embeddings={name: arrays[f"embeddings.{name}"] for name in spec.poolings},
+            start_sample=arrays["segments.start_sample"],
+            n_samples=arrays["segments.n_samples"],
+            ledger=UnitLedger(**header["ledger"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, struct.error, SafetensorError):
+        return None  # absent, torn or foreign: it will be encoded again
+    return unit

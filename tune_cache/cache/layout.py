@@ -1,0 +1,125 @@
+"""Where everything lies under the cache root, and which root it is.
+
+Conventions
+-----------
+``<root>/v1`` belongs to this version of the layout. Names are made here only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tune_cache.errors import UsageError
+from tune_cache.specs import StoreSpec
+
+__all__ = ["Layout", "resolve_cache_dir"]
+
+STORE_SUFFIX = ".zarr"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names of all things under one cache root.
+
+    Parameters
+    ----------
+    root
+        The folder given by ``--cache-dir`` or its fallbacks.
+    """
+
+    root: Path
+
+    @property
+    def v1(self) -> Path:
+        """Folder of this layout version."""
+        return self.root / "v1"
+
+    @property
+    def audio_db(self) -> Path:
+        """Inventory of audio files."""
+        return self.v1 / "audio.sqlite"
+
+    @property
+    def results_db(self) -> Path:
+        """Results of probes."""
+        return self.v1 / "results.sqlite"
+
+    @property
+    def datasets(self) -> Path:
+        """Datasets that the tool renders itself (the demo)."""
+        return self.v1 / "datasets"
+
+    def store_path(self, spec: StoreSpec, collection: str) -> Path:
+        """Final path of the store of a spec over a collection."""
+        name = f"seg{spec.segments.label}-{spec.key[:8]}-{collection[:8]}{STORE_SUFFIX}"
+        return self.v1 / spec.encoder.name / name
+
+    def work_path(self, store: Path) -> Path:
+        """Journal folder of an unfinished store."""
+        return store.with_name(f".{store.name}.work")
+
+    def lock_path(self, store: Path) -> Path:
+        """Lock file of a store; never deleted."""
+        return store.with_name(f".{store.name}.lock")
+
+    def store_paths(self) -> list[Path]:
+        """Every published store, by name."""
+        if not self.v1.is_dir():
+            return []
+        return sorted(
+            path
+            for path in self.v1.glob(f"*/*{STORE_SUFFIX}")
+            if not path.name.startswith(".") and path.is_dir()
+        )
+
+    def prepare(self) -> None:
+        """Create the root.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be created, or anybody on the machine could plant files in it.
+        """
+        try:
+            self.v1.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cache folder {str(self.root)!r} cannot be created: {error.strerror or error}",
+                hint="choose another with --cache-dir or TUNE_CACHE_DIR",
+            ) from error
+        for folder in (self.root, self.v1):
+            mode = folder.stat().st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                raise UsageError(
+                    f"cache folder {str(folder)!r} is writable by everybody",
+                    hint=f"chmod o-w {str(folder)!r} (or set the sticky bit: chmod +t)",
+                )
+
+
+def resolve_cache_dir(
+    cache_dir: Path | str | None = None,
+    *,
+    configured: Path | str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Path:
+    """Choose the cache root.
+
+    Parameters
+    ----------
+    cache_dir
+        As given by the user; wins.
+    configured
+        From ``tune.toml``; after ``TUNE_CACHE_DIR``, before the XDG folders.
+    environment
+        Instead of ``os.environ``.
+    """
+    variables = os.environ if environment is None else environment
+    chosen = cache_dir or variables.get("TUNE_CACHE_DIR") or configured
+    if chosen is None:
+        xdg = variables.get("XDG_CACHE_HOME")
+        chosen = (Path(xdg) if xdg else Path.home() / ".cache") / "tune"
+    return Path(chosen).expanduser().absolute()

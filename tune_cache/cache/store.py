@@ -1,0 +1,376 @@
+"""Opening and reading finished stores; nothing here changes one.
+
+Conventions
+-----------
+A store that opens is complete: ``COMPLETE`` holds the digest of ``files.json``,
+which holds length and sha256 of every file. Opening compares lengths; reading
+checks checksums and refuses what is not finite; ``verify`` hashes everything.
+Rows of track t are ``offset[t]:offset[t+1]``, tracks in the order of their ids;
+a failed track has none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tune_cache.cache.journal import TrackOutcome
+from tune_cache.cache.ragged import Ragged
+from tune_cache.cache.shards import HINT, read_rows, read_small
+from tune_cache.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    first_few,
+    printable,
+)
+from tune_cache.specs import StoreSpec, sha256_text
+
+__all__ = ["FORMAT", "STATUS_FAILED", "STATUS_OK", "Store", "open_store"]
+
+FORMAT = {"name": "tune_cache store", "version": 1, "min_reader": 1}
+READER_VERSION = 1
+STATUS_OK, STATUS_FAILED = 0, 1
+LARGEST_JSON_BYTES = 64 << 20
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.is_symlink() or path.stat().st_size > LARGEST_JSON_BYTES:
+            raise StoreCorruptError(
+                f"file {str(path)!r} is a link or too large", hint=HINT, path=str(path)
+            )
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreCorruptError(
+            f"file {path.name!r} of store {str(path.parent)!r} cannot be read: {error}",
+            hint=HINT,
+            path=str(path),
+        ) from error
+    if not isinstance(value, dict):
+        raise StoreCorruptError(
+            f"file {str(path)!r} holds no JSON object", hint=HINT, path=str(path)
+        )
+    return value
+
+
+def _check_files(path: Path) -> None:
+    """Compare the length of every file with the list that COMPLETE vouches for."""
+    complete = _read_json(path / "COMPLETE")
+    listing = path / "files.json"
+    try:
+        text = listing.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise StoreCorruptError(
+            f"store {str(path)!r} has no readable 'files.json': {error}",
+            hint=HINT,
+            path=str(listing),
+        ) from error
+    if sha256_text(text) != complete.get("files_sha256"):
+        raise StoreCorruptError(
+            f"'files.json' of store {str(path)!r} is not the one that COMPLETE vouches for",
+            hint=HINT,
+            path=str(listing),
+        )
+    for name, entry in json.loads(text)["files"].items():
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts:
+            raise StoreCorruptError(
+                f"'files.json' names {printable(name)!r}, outside its store", path=str(listing)
+            )
+        file = path / name
+        try:
+            status = file.lstat()
+        except OSError as error:
+            raise StoreCorruptError(
+                f"file {name!r} of store {str(path)!r} is missing", hint=HINT, path=str(file)
+            ) from error
+        if status.st_size != entry["bytes"] or (status.st_mode & 0o170000) != 0o100000:
+            raise StoreCorruptError(
+                f"file {name!r} of store {str(path)!r} has {status.st_size} bytes, "
+                f"expected a regular file of {entry['bytes']}",
+                hint=HINT,
+                path=str(file),
+            )
+
+
+def open_store(path: Path | str) -> Store:
+    """Open a finished store, checking that every file is there in full length.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store.
+    StoreCorruptError
+        If a file is missing, linked, or of another length than written.
+    StoreMismatchError
+        If it was written by a version that this one cannot read.
+    """
+    path = Path(path)
+    if not path.is_dir() or not (path / "COMPLETE").exists():
+        raise StoreNotFoundError(
+            f"no finished store at {str(path)!r}", hint="list what there is with `tune cache ls`"
+        )
+    _check_files(path)
+    attributes = _read_json(path / "zarr.json").get("attributes")
+    written = attributes.get("format") if isinstance(attributes, dict) else None
+    if not isinstance(attributes, dict) or not isinstance(written, dict):
+        raise StoreMismatchError(f"{str(path)!r} is a Zarr hierarchy, but no tune_cache store")
+    if written.get("name") != FORMAT["name"] or not (
+        isinstance(written.get("min_reader"), int) and written["min_reader"] <= READER_VERSION
+    ):
+        raise StoreMismatchError(
+            f"store {str(path)!r} has format {written!r}, expected {FORMAT!r} or older",
+            hint="upgrade tune_cache",
+        )
+    return Store(path, attributes)
+
+
+class Store:
+    """A finished store; get one from :func:`open_store`.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+    attributes
+        Of its Zarr group.
+    """
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
+        self.path = path
+        self.attrs = attributes
+        self.spec = StoreSpec.from_json(attributes["spec"])
+        if self.spec.key != attributes.get("spec_key"):
+            raise StoreMismatchError(
+                f"store {str(path)!r} states spec key {attributes.get('spec_key')!r}, "
+                f"but its spec has {self.spec.key!r}"
+            )
+        self.n_tracks = int(attributes["n_tracks"])
+        self.n_segments = int(attributes["n_segments"])
+        self.dim = int(attributes["dim"])
+        self.layers = self.spec.layers
+        self.poolings = self.spec.poolings
+
+    def __repr__(self) -> str:
+        return f"<Store {self.name}: {self.n_tracks} tracks, {self.n_segments} segments>"
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return self.path.name
+
+    @property
+    def collection_digest(self) -> str:
+        """Hash of which audio this is about."""
+        return str(self.attrs["collection_digest"])
+
+    @property
+    def content_digest(self) -> str:
+        """Hash of the decoded values, independent of shard sizes."""
+        return str(self.attrs["content_digest"])
+
+    def _small(self, name: str, dtype: str, *shape: int) -> npt.NDArray[Any]:
+        return read_small(self.path / name, dtype, shape)
+
+    def _texts(self, name: str) -> tuple[str, ...]:
+        offsets = self._small(f"tracks/{name}_offset", "i8", self.n_tracks + 1)
+        data = self._small(f"tracks/{name}_utf8", "u1", int(offsets[-1])).tobytes()
+        return tuple(
+            data[a:b].decode("utf-8", "surrogateescape")
+            for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+        )
+
+    @cached_property
+    def track_ids(self) -> tuple[str, ...]:
+        """Ids of all tracks, failed ones too, sorted."""
+        return self._texts("id")
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {track_id: index for index, track_id in enumerate(self.track_ids)}
+
+    @cached_property
+    def offset(self) -> npt.NDArray[np.int64]:
+        """Of shape (n_tracks + 1,): rows of track t are ``offset[t]:offset[t+1]``."""
+        return self._small("tracks/offset", "i8", self.n_tracks + 1)
+
+    @cached_property
+    def audio_sha256(self) -> tuple[str, ...]:
+        """Hash of each track's audio file, empty where it could not be read."""
+        digests = self._small("tracks/audio_sha256", "u1", self.n_tracks, 32)
+        return tuple(row.tobytes().hex() if row.any() else "" for row in digests)
+
+    @cached_property
+    def n_samples(self) -> npt.NDArray[np.int64]:
+        """Of shape (n_tracks,): decoded length at the encoder's sample rate."""
+        return self._small("tracks/n_samples", "i8", self.n_tracks)
+
+    @cached_property
+    def sample_rate_hz(self) -> npt.NDArray[np.int32]:
+        """Of shape (n_tracks,): sample rate of the audio file, 0 where it failed."""
+        return self._small("tracks/sample_rate", "i4", self.n_tracks)
+
+    @cached_property
+    def messages(self) -> tuple[str, ...]:
+        """One line a track: what went wrong, or a note; mostly empty."""
+        return self._texts("message")
+
+    @cached_property
+    def status(self) -> dict[str, str]:
+        """Track id to ``ok`` or the reason code of its failure."""
+        codes = self._small("tracks/status", "u1", self.n_tracks)
+        return {
+            track_id: "ok" if code == STATUS_OK else message.partition(": ")[0]
+            for track_id, code, message in zip(self.track_ids, codes, self.messages, strict=True)
+        }
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Track id to message, for failed tracks."""
+        return {
+            track_id: message
+            for track_id, message in zip(self.track_ids, self.messages, strict=True)
+            if self.status[track_id] != "ok"
+        }
+
+    @cached_property
+    def audio_of(self) -> dict[str, str]:
+        """Track id to sha256 of its audio, for the tracks that have rows."""
+        return {
+            track_id: sha256
+            for track_id, sha256 in zip(self.track_ids, self.audio_sha256, strict=True)
+            if self.status[track_id] == "ok"
+        }
+
+    @cached_property
+    def segment_n_samples(self) -> npt.NDArray[np.int32]:
+        """Of shape (n_segments,): real samples in each segment, padding not counted."""
+        return self._small("segments/n_samples", "i4", self.n_segments)
+
+    @cached_property
+    def segment_start(self) -> npt.NDArray[np.int64]:
+        """Of shape (n_segments,): first sample of each segment in its track."""
+        return self._small("segments/start_sample", "i8", self.n_segments)
+
+    @cached_property
+    def ledger(self) -> dict[str, Any]:
+        """What making it cost; empty where nothing was written."""
+        path = self.path / "ledger" / "extract.json"
+        return _read_json(path) if path.is_file() else {}
+
+    def outcome_of(self, name: str, track_id: str) -> TrackOutcome:
+        """What became of track ``name`` here, told under another id."""
+        index = self._position[name]
+        rows = slice(int(self.offset[index]), int(self.offset[index + 1]))
+        starts = self.segment_start[rows]
+        stops = starts + self.segment_n_samples[rows]
+        seen = np.concatenate([[0], np.maximum.accumulate(stops)[:-1]])
+        covered = np.maximum(0, stops - np.maximum(starts, seen)).sum()
+        return TrackOutcome(
+            track_id=track_id,
+            audio_sha256=self.audio_sha256[index],
+            status=self.status[name],
+            message=self.messages[index],
+            n_samples=int(self.n_samples[index]),
+            sample_rate_hz=int(self.sample_rate_hz[index]),
+            n_rows=len(starts),
+            covered_samples=int(covered),
+        )
+
+    def layer_position(self, layer: int) -> int:
+        """Find a layer on the stored layer axis.
+
+        Raises
+        ------
+        StoreError
+            If the store does not keep it.
+        """
+        if layer not in self.layers:
+            raise StoreError(
+                f"store {self.name!r} keeps layers {list(self.layers)}, not {layer}",
+                hint=f"extract again with --layers all, or ask for --layer {self.layers[-1]}",
+            )
+        return self.layers.index(layer)
+
+    def rows_of(
+        self, track_ids: Sequence[str]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Row numbers of tracks, one after the other, and where each track's begin.
+
+        Raises
+        ------
+        StoreError
+            If a track is unknown or failed.
+        """
+        unknown = [name for name in track_ids if name not in self._position]
+        if unknown:
+            raise StoreError(f"store {self.name!r} has no track {first_few(unknown)}")
+        failed = [name for name in track_ids if self.status[name] != "ok"]
+        if failed:
+            raise StoreError(
+                f"store {self.name!r} has no rows for {first_few(failed)}: "
+                f"{printable(self.failed[failed[0]])}"
+            )
+        positions = np.array([self._position[name] for name in track_ids], np.int64)
+        starts, stops = self.offset[positions], self.offset[positions + 1]
+        lengths = stops - starts
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        rows = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return rows.astype(np.int64), offsets
+
+    def read(
+        self,
+        track_ids: Sequence[str],
+        *,
+        layers: Sequence[int] | None = None,
+        pooling: str = "mean",
+    ) -> Ragged:
+        """Read the segments of some tracks.
+
+        Parameters
+        ----------
+        track_ids
+            Which, in the order wanted.
+        layers
+            Layer indices, all by default; only theirs are read from disk.
+        pooling
+            One of :attr:`poolings`.
+
+        Returns
+        -------
+        with ``values`` of shape (n_segments, n_layers, dim), in the stored dtype
+        """
+        if pooling not in self.poolings:
+            raise StoreError(
+                f"store {self.name!r} has poolings {', '.join(self.poolings)}, not {pooling!r}",
+                hint=f"extract again with --pool {pooling}",
+            )
+        rows, offsets = self.rows_of(track_ids)
+        asked = self.layers if layers is None else layers
+        values = read_rows(
+            self.path / "embeddings" / pooling,
+            rows,
+            [self.layer_position(layer) for layer in asked],
+            shape=(self.n_segments, len(self.layers), self.dim),
+            dtype=self.spec.dtype,
+        )
+        return Ragged(
+            values=values,
+            offsets=offsets,
+            n_samples=self.segment_n_samples[rows].astype(np.int64),
+        )
+
+    def read_layer(self, track_ids: Sequence[str], layer: int, *, pooling: str = "mean") -> Ragged:
+        """Read one layer; ``values`` has shape (n_segments, dim)."""
+        ragged = self.read(track_ids, layers=[layer], pooling=pooling)
+        return Ragged(
+            values=ragged.values[:, 0], offsets=ragged.offsets, n_samples=ragged.n_samples
+        )

@@ -1,0 +1,143 @@
+"""What every verb needs first: settings, cache folder, dataset.
+
+Conventions
+-----------
+A setting is what the caller gave, else what ``tune.toml`` says, else the
+default. None means "not given".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tune_cache.cache.inventory import AudioFile, Inventory
+from tune_cache.cache.layout import Layout, resolve_cache_dir
+from tune_cache.cache.plan import PlannedTrack
+from tune_cache.datasets.base import Dataset, Track
+from tune_cache.datasets.catalog import load_dataset
+from tune_cache.datasets.config import Config, find_config
+from tune_cache.errors import AudioError, UsageError
+
+__all__ = ["Context", "open_context", "parse_bytes", "plan_tracks"]
+
+UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Settings, cache folder and, where the verb has one, the dataset.
+
+    Parameters
+    ----------
+    config
+        From ``tune.toml``; empty without one.
+    layout
+        Of the cache.
+    """
+
+    config: Config
+    layout: Layout
+
+    def setting(self, name: str, given: Any, default: Any = None) -> Any:
+        """Choose between what was given, configured, and the default."""
+        if given is not None and given != ():
+            return given
+        return self.config.defaults.get(name, default)
+
+    def dataset(
+        self,
+        name: str | None,
+        *,
+        data_root: Path | None = None,
+        allow_outside_root: bool = False,
+    ) -> Dataset:
+        """Load the dataset that was named, configured, or built in."""
+        root = self.setting("data_root", data_root)
+        return load_dataset(
+            name,
+            data_root=Path(root) if root is not None else None,
+            config=self.config,
+            allow_outside_root=allow_outside_root,
+            cache_dir=self.layout.root,
+        )
+
+    @contextmanager
+    def inventory(self, *, rehash: bool = False) -> Iterator[Inventory]:
+        """Open the inventory of audio files."""
+        self.layout.prepare()
+        with Inventory(self.layout.audio_db, rehash=rehash) as inventory:
+            yield inventory
+
+
+def open_context(cache_dir: Path | str | None = None, *, start: Path | None = None) -> Context:
+    """Read ``tune.toml`` and choose the cache folder.
+
+    Parameters
+    ----------
+    cache_dir
+        Wins over the environment and ``tune.toml``.
+    start
+        Where the search for ``tune.toml`` begins; the working directory.
+    """
+    config = find_config(start or Path.cwd())
+    root = resolve_cache_dir(cache_dir, configured=config.defaults.get("cache_dir"))
+    return Context(config, Layout(root))
+
+
+def parse_bytes(value: str | int | None) -> int | None:
+    """Read an amount of memory.
+
+    Examples
+    --------
+    >>> parse_bytes("4GB"), parse_bytes("1.5 GiB"), parse_bytes(None)
+    (4000000000, 1610612736, None)
+    """
+    if value is None or isinstance(value, int):
+        return value
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", value)
+    unit = match[2].upper() if match else "?"
+    if match is None or unit not in UNITS:
+        raise UsageError(f"memory is {value!r}, expected a size", hint="for example 4GB or 500MiB")
+    return int(float(match[1]) * UNITS[unit])
+
+
+def plan_tracks(tracks: Sequence[Track], inventory: Inventory) -> list[PlannedTrack]:
+    """Find out which audio each track is, reading only what is new or changed."""
+    planned: list[PlannedTrack] = []
+    found = inventory.files([track.path for track in tracks])
+    for track, (_, file) in zip(tracks, found, strict=True):
+        planned.append(_planned(track, file))
+    return planned
+
+
+def _planned(track: Track, file: AudioFile | AudioError) -> PlannedTrack:
+    if isinstance(file, AudioError):
+        return PlannedTrack(
+            track_id=track.track_id,
+            path=track.path,
+            audio_sha256="",
+            seconds=0.0,
+            reason=file.reason,
+            message=str(file),
+        )
+    return PlannedTrack(
+        track_id=track.track_id,
+        path=track.path,
+        audio_sha256=file.sha256,
+        seconds=file.seconds,
+        stamp=file.stamp,
+    )

@@ -1,0 +1,78 @@
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tune_cache.cache.work import Progress
+
+__all__ = ["ExtractProgress", "say"]
+
+LINE_EVERY_SECONDS = 15.0
+
+
+def say(text: str) -> None:
+    """Write one line for the person at the terminal, never mixed into results."""
+    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    sys.stderr.flush()
+
+
+class ExtractProgress:
+    """Draws the progress of stage one; use as a context manager and call with events."""
+
+    def __init__(self) -> None:
+        self._bar = None
+        self._task = None
+        self._began = time.monotonic()
+        self._told = self._began
+
+    def __enter__(self) -> ExtractProgress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, event: Progress) -> None:
+        """Show one event."""
+        if event.stage != "encode" or event.total <= 0:
+            return
+        now = time.monotonic()
+        if event.done == 0:
+            self._began = now
+        speed = event.done / max(now - self._began, 1e-9)
+        if sys.stderr.isatty():
+            self._draw(event, speed)
+        elif now - self._told >= LINE_EVERY_SECONDS:
+            self._told = now
+            left = (event.total - event.done) / speed if speed else 0.0
+            say(
+                f"encoded {event.done / 60:.0f} of {event.total / 60:.0f} min of audio, "
+                f"{speed:.0f} × real time, {left:.0f} s left"
+            )
+
+    def _draw(self, event: Progress, speed: float) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("encoding"),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f} %"),
+                TextColumn("{task.fields[speed]:.0f} × real time"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task("encode", total=event.total, speed=0.0)
+            self._bar.start()
+        self._bar.update(self._task, completed=event.done, speed=speed)

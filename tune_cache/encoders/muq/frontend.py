@@ -1,0 +1,176 @@
+"""From samples to the input of the first block, a stretch of time at a time.
+
+Conventions
+-----------
+Images are (batch, channels, time, frequency), time before frequency and
+channels last in memory, so that the projection reads them without a copy;
+kernels are transposed to match. Mel frames come every 240 samples, the last
+one of the STFT is dropped, decibel re 1 with a floor of −100 dB.
+
+A stretch is computed with 12 mel frames more on each side that are then thrown
+away: a frame depends on 9 (3 × 3 kernels at strides 1, 2, 2, 4: 1 + 2 + 2 + 4).
+Batch normalisation in evaluation mode is what makes this exact.
+
+References
+----------
+H. Zhu et al., "MuQ: Self-Supervised Music Representation Learning with Mel
+Residual Vector Quantization", 2025, section 3; ``muq/modules/conv.py``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tune_cache.encoders.muq.config import HOP_SAMPLES, N_FFT, N_MELS, SAMPLE_RATE, MuqConfig
+from tune_cache.encoders.muq.ops import Linear
+
+if TYPE_CHECKING:
+    import torch
+
+    from tune_cache.encoders.muq.checkpoint import Tensors
+
+__all__ = ["HALO_FRAMES", "FrontEnd", "mel_filters"]
+
+HALO_FRAMES = 12
+FLOOR = 1e-10
+NORM_EPSILON = 1e-5
+N_BANDS = N_MELS // 4
+
+
+def mel_filters() -> torch.Tensor:
+    """Triangles on the HTK mel scale from 0 Hz to half the rate, not normalised.
+
+    Bit for bit those of ``torchaudio.transforms.MelSpectrogram``.
+
+    Returns
+    -------
+    of shape (n_fft // 2 + 1, n_mels)
+    """
+    import math
+
+    import torch
+
+    bins_hz = torch.linspace(0, SAMPLE_RATE // 2, N_FFT // 2 + 1)
+    top_mel = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
+    edges_hz = 700.0 * (10.0 ** (torch.linspace(0.0, top_mel, N_MELS + 2) / 2595.0) - 1.0)
+    widths = edges_hz[1:] - edges_hz[:-1]
+    slopes = edges_hz[None, :] - bins_hz[:, None]
+    rising = -slopes[:, :-2] / widths[:-1]
+    falling = slopes[:, 2:] / widths[1:]
+    return torch.clamp(torch.minimum(rising, falling), min=0.0)
+
+
+class FrontEnd:
+    """Mel spectrogram, two residual convolution blocks, projection.
+
+    Parameters
+    ----------
+    chunk_frames
+        Mel frames per stretch, a multiple of 4; memory grows with it, results
+        do not change.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        config: MuqConfig,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        import torch
+
+        self.config = config
+        self.device = device
+        self.window = torch.hann_window(N_FFT, device=device)
+        self.filters = mel_filters().to(device)
+        channels, strides = config.conv_dim, ((2, 2), (2 if config.n_fold == 4 else 1, 2))
+        self.blocks = [
+            _ResidualBlock(
+                tensors, f"conv.conv.{index}.", n_in, channels, stride, device=device, dtype=dtype
+            )
+            for index, (n_in, stride) in enumerate(zip((1, channels), strides, strict=True))
+        ]
+        weight = tensors("conv.linear.weight", config.dim, channels * N_BANDS)
+        weight = weight.unflatten(1, (channels, N_BANDS)).transpose(1, 2).flatten(1)
+        bias = tensors("conv.linear.bias", config.dim)
+        self.project = Linear(weight, bias, dtype=dtype, device=device)
+
+    def __call__(self, waveforms: torch.Tensor, chunk_frames: int) -> torch.Tensor:
+        """Encode (batch, n_samples) into (batch, n_frames, dim), float32."""
+        import torch
+
+        n_mel_frames = waveforms.shape[1] // HOP_SAMPLES
+        n_fold = self.config.n_fold
+        frames = torch.empty(
+            (len(waveforms), -(-n_mel_frames // n_fold), self.config.dim), device=self.device
+        )
+        for start in range(0, n_mel_frames, chunk_frames):
+            stop = min(start + chunk_frames, n_mel_frames)
+            first = max(start - HALO_FRAMES, 0)
+            image = self.mel(waveforms, first, min(stop + HALO_FRAMES, n_mel_frames)).unsqueeze(1)
+            for block in self.blocks:
+                image = block(image)
+            here = slice(start // n_fold, -(-stop // n_fold))
+            image = image[:, :, here.start - first // n_fold : here.stop - first // n_fold]
+            # channels are last in memory: (batch, time, frequency × channels)
+            frames[:, here] = self.project(image.permute(0, 2, 3, 1).flatten(2))
+        return frames
+
+    def mel(self, waveforms: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Normalised mel frames ``start`` to ``stop``, (batch, n_mel_frames, n_mels)."""
+        import torch
+
+        # frame i sees samples 240 i − 1024 to 240 i + 1024, reflected beyond the ends
+        n_samples = waveforms.shape[1]
+        first = start * HOP_SAMPLES - N_FFT // 2
+        last = (stop - 1) * HOP_SAMPLES + N_FFT // 2
+        samples = waveforms[:, max(first, 0) : min(last, n_samples)]
+        beyond = (max(-first, 0), max(last - n_samples, 0))
+        if any(beyond):
+            samples = torch.nn.functional.pad(samples, beyond, mode="reflect")
+        spectra = torch.stft(
+            samples, N_FFT, HOP_SAMPLES, window=self.window, center=False, return_complex=True
+        )
+        power = torch.view_as_real(spectra).square_().sum(-1).transpose(1, 2)
+        decibel = torch.matmul(power, self.filters).clamp_(min=FLOOR).log10_().mul_(10.0)
+        return decibel.sub_(self.config.mel_mean).div_(self.config.mel_std)
+
+
+class _ResidualBlock:
+    """``relu(conv(relu(conv(x))) + conv(x))``, normalisation folded into the kernels."""
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        prefix: str,
+        n_in: int,
+        n_out: int,
+        stride: tuple[int, int],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        import torch
+
+        self.stride = stride
+        self.kernels: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for number, inputs in ((1, n_in), (2, n_out), (3, n_in)):
+            weight = tensors(f"{prefix}conv{number}.weight", n_out, inputs, 3, 3).transpose(2, 3)
+            bias = tensors(f"{prefix}conv{number}.bias", n_out)
+            scale, shift = tensors.norm(f"{prefix}bn{number}.", n_out, NORM_EPSILON)
+            weight = (weight * scale[:, None, None, None]).to(
+                device, dtype, memory_format=torch.channels_last
+            )
+            self.kernels.append((weight, (bias * scale + shift).to(device, dtype)))
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        from torch.nn.functional import conv2d
+
+        (first, first_bias), (second, second_bias), (skip, skip_bias) = self.kernels
+        image = image.to(first.dtype)
+        inner = conv2d(image, first, first_bias, stride=self.stride, padding=1).relu_()
+        outer = conv2d(inner, second, second_bias, padding=1)
+        del inner
+        outer += conv2d(image, skip, skip_bias, stride=self.stride, padding=1)
+        return outer.relu_()

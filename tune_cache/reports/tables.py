@@ -1,0 +1,275 @@
+"""Results as rows, and rows as text, Markdown, CSV and JSON.
+
+Conventions
+-----------
+A row is a dictionary of plain values, the same for every format; best test
+score first within a dataset and task. Names come from manifests, so they are
+data: control characters are replaced everywhere, markup is never interpreted,
+and a CSV cell that a spreadsheet would run is quoted with an apostrophe (OWASP,
+"CSV Injection").
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from tune_cache.errors import printable
+from tune_cache.probes.result import without_nan
+from tune_cache.reports.results import SavedRun
+
+__all__ = ["csv_table", "json_table", "markdown_table", "rows_of", "text_table"]
+
+Row = Mapping[str, Any]
+
+JSON_SCHEMA = 1
+SAID_ONCE = ("encoder", "probe", "n", "seed")  # if the same in all rows
+PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
+RUNS_IN_A_SPREADSHEET = tuple("=+-@＝＋－＠")
+MARKDOWN_SPECIAL = re.compile(r"([\\`*\[\]<>|&$~#!])")
+
+
+def rows_of(runs: Iterable[SavedRun]) -> list[dict[str, Any]]:
+    """Flatten runs to rows, the best test score first within a dataset and task."""
+    rows = []
+    for run in runs:
+        result, context = run.result, run.context
+        row: dict[str, Any] = {
+            "run_id": run.run_id,
+            "created": run.created,
+            "dataset": context.dataset,
+            "task": result.task,
+            "encoder": context.encoder,
+            "note": context.note,
+            "seg": context.seg,
+            "pooling": context.pooling,
+            "aggregation": result.aggregation,
+            "aggregation_options": dict(result.aggregation_options),
+            "probe": result.probe,
+            "params": dict(result.params),
+            "layer": result.layer,
+            "layer_asked": result.layer_asked,
+            "seed": result.seed,
+            "metric": result.metric,
+        }
+        for split in ("test", "val"):
+            for name, score in result.scores[split].items():
+                row[f"{split}_{name}"] = score.value
+                row[f"{split}_{name}_low"] = score.low
+                row[f"{split}_{name}_high"] = score.high
+        row |= {f"n_{split}": count for split, count in result.n.items()}
+        row |= {
+            "n_classes": result.n_classes,
+            "n_features": result.n_features,
+            "share_one_segment": result.share_one_segment,
+        }
+        row |= {f"seconds_{name}": value for name, value in result.seconds.items()}
+        row |= {
+            "n_excluded": len(result.excluded),
+            "flags": list(result.flags),
+            "warnings": list(result.warnings),
+            "store": context.store,
+            "spec_key": context.spec_key,
+            "content_digest": context.content_digest,
+        }
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row["dataset"], row["task"], *_worst_last(row)))
+
+
+def _worst_last(row: Row) -> tuple[bool, float]:
+    value = row[f"test_{row['metric']}"]
+    return math.isnan(value), -value
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One task's table, every cell a text."""
+
+    title: str
+    header: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def _blocks(rows: Sequence[Row]) -> list[_Block]:
+    """Split by dataset and task; what is the same in all rows is said in the title."""
+    blocks = []
+    for (dataset, task), group in groupby(rows, key=lambda row: (row["dataset"], row["task"])):
+        some = list(group)
+        metric = some[0]["metric"]
+        flags = list(dict.fromkeys(flag for row in some for flag in row["flags"]))
+        marks = {flag: str(number) for number, flag in enumerate(flags, start=1)}
+        columns = {
+            "encoder": [_encoder(row) for row in some],
+            "seg": [row["seg"] for row in some],
+            "agg": [_with_options(row) for row in some],
+            "probe": [row["probe"] for row in some],
+            "layer": [_layer(row) for row in some],
+            metric: [_interval(row, f"test_{metric}") for row in some],
+        }
+        for name in _other_metrics(some, metric):
+            columns[name] = [_number(row.get(f"test_{name}")) for row in some]
+        columns |= {
+            "val": [_number(row.get(f"val_{metric}")) for row in some],
+            "n": [str(row["n_test"]) for row in some],
+            "seed": [str(row["seed"]) for row in some],
+            "s": [f"{sum(_seconds(row)):.1f}" for row in some],
+            "flags": [",".join(marks[flag] for flag in row["flags"]) for row in some],
+        }
+        same = [name for name in SAID_ONCE if len(set(columns[name])) == 1]
+        title = [f"{dataset} · {task}", f"{metric} on test [95 % interval]"]
+        title += [f"{name} {columns.pop(name)[0]}" for name in same]
+        if not flags:
+            del columns["flags"]
+        warnings = dict.fromkeys(warning for row in some for warning in row["warnings"])
+        blocks.append(
+            _Block(
+                title="; ".join(title),
+                header=tuple(columns),
+                cells=tuple(zip(*columns.values(), strict=True)),
+                notes=(
+                    *(f"flag {mark}: {flag}" for flag, mark in marks.items()),
+                    *(f"warning: {warning}" for warning in warnings),
+                ),
+            )
+        )
+    return blocks
+
+
+def _encoder(row: Row) -> str:
+    return f"{row['encoder']} ({row['note']})" if row["note"] else str(row["encoder"])
+
+
+def _with_options(row: Row) -> str:
+    options = ", ".join(f"{name}={value}" for name, value in row["aggregation_options"].items())
+    return f"{row['aggregation']}({options})" if options else str(row["aggregation"])
+
+
+def _layer(row: Row) -> str:
+    """The layer used, and how it was found if it was looked for."""
+    found = row["layer_asked"] in ("best", "last")
+    return f"{row['layer']} ({row['layer_asked']})" if found else str(row["layer"])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _interval(row: Row, name: str) -> str:
+    low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
+    value = _number(row.get(name))
+    return value if math.isnan(low) else f"{value} [{low:.2f}, {high:.2f}]"
+
+
+def _seconds(row: Row) -> list[float]:
+    return [value for name, value in row.items() if name.startswith("seconds_")]
+
+
+def _other_metrics(rows: Sequence[Row], metric: str) -> list[str]:
+    names = dict.fromkeys(
+        name.removeprefix("test_").removesuffix("_low")
+        for row in rows
+        for name in row
+        if name.startswith("test_") and name.endswith("_low")
+    )
+    return [name for name in names if name != metric]
+
+
+def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) -> str:
+    """Draw a table a task for a terminal of ``width`` columns; wider cells are folded."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        no_color=not colour,
+        highlight=False,
+    )
+    for number, block in enumerate(_blocks(rows)):
+        if number:
+            console.print()
+        console.print(Text(printable(block.title)))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        names = {"encoder", "seg", "agg", "probe", "layer", "flags"}
+        for name in block.header:
+            table.add_column(
+                Text(printable(name)),
+                justify="left" if name in names else "right",
+                overflow="fold",
+            )
+        for cells in block.cells:
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+        console.print(table)
+        for note in block.notes:
+            console.print(Text(printable(note)))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Write a GitHub-flavoured table a task; punctuation in names is escaped."""
+
+    def escape(text: str) -> str:
+        return MARKDOWN_SPECIAL.sub(r"\\\1", printable(text))
+
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    parts = []
+    for block in _blocks(rows):
+        table = [line(map(escape, block.header)), line("---" for _ in block.header)]
+        table += [line(map(escape, cells)) for cells in block.cells]
+        notes = [f"- {escape(note)}" for note in block.notes]
+        parts += [escape(block.title), "\n".join(table), *(["\n".join(notes)] if notes else [])]
+    return "\n\n".join(parts)
+
+
+def csv_table(rows: Sequence[Row]) -> str:
+    """Write all rows and columns; texts are quoted, undefined numbers are empty."""
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow([_csv_cell(name) for name in header])
+    for row in rows:
+        writer.writerow([_csv_cell(row.get(name)) for name in header])
+    return out.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """A number as it is, anything else as a text that no spreadsheet runs."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = "; ".join(value)
+    elif isinstance(value, Mapping | list):
+        value = json.dumps(without_nan(value), ensure_ascii=False) if value else ""
+    text = printable(value)
+    runs = text.lstrip().startswith(RUNS_IN_A_SPREADSHEET)
+    return f"'{text}" if runs and not PLAIN_NUMBER.fullmatch(text) else text
+
+
+def json_table(
+    rows: Sequence[Row], *, command: str, dataset: str | None, warnings: Sequence[str] = ()
+) -> str:
+    """Write the one object that ``--json`` prints; undefined numbers are null."""
+    value = {
+        "schema": JSON_SCHEMA,
+        "command": command,
+        "dataset": dataset,
+        "rows": without_nan(list(rows)),
+        "warnings": list(warnings),
+    }
+    return json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False)
