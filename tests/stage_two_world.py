@@ -58,13 +58,14 @@ def classes_world(rng, *, n=(60, 30, 40), n_classes=3, dim=8, layers=(0,), signa
     }
     data = load_task(dataset_of(labels), GENRE)
     centres = strength * np.eye(dim)[:n_classes]
-    by_layer = {}
-    for layer in layers:
-        by_layer[layer] = {}
-        for split, part in data.splits.items():
-            tracks = random_tracks(rng, len(part), dim=dim)
+    by_layer = {layer: {} for layer in layers}
+    for split, part in data.splits.items():
+        grid = random_tracks(rng, len(part), dim=len(layers) * dim)
+        for position, layer in enumerate(layers):
+            values = grid.values[:, position * dim : (position + 1) * dim].copy()
             if layer in (signal or ()):
-                shift = np.repeat(centres[part.truth], tracks.lengths, axis=0)
-                tracks.values[...] += shift.astype(tracks.values.dtype)
-            by_layer[layer][split] = tracks
+                values += np.repeat(centres[part.truth], grid.lengths, axis=0).astype("f4")
+            by_layer[layer][split] = Ragged(
+                values=values, offsets=grid.offsets, n_samples=grid.n_samples
+            )
     return data, features_of(by_layer)

@@ -37,10 +37,10 @@ OWNERS = {
     "muq": {"encoders.muq"},
     "transformers": {"encoders.muq"},
     "torchaudio": {"audio", "encoders.muq"},
-    "zarr": {"cache.store", "cache.publish"},
+    "zarr": {"cache.assemble"},
     "h5py": {"cache.hdf5"},
     "typer": {"cli"},
-    "rich": {"cli", "reports.tables"},
+    "rich": {"commands.terminal", "reports.tables"},
     "sqlite3": {"cache.inventory", "reports.results"},
 }
 LONGEST_MODULE = 350

@@ -11,6 +11,7 @@ from tune_cache.errors import TaskError
 
 class TestConcat(AggregationContract):
     keeps_order = True
+    wrong = {"max_segments": 0}  # noqa: RUF012  # never changed
 
     def make(self):
         return Concat()

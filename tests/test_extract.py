@@ -183,9 +183,7 @@ def test_one_bad_track_costs_one_track(world, damage, reason):
     assert outcome.store.attrs["coverage"]["failed"] == {reason: 1}
     good = [name for name in names if name != "b/many.wav"]
     for name in good:
-        np.testing.assert_array_equal(
-            outcome.store.read([name]).values, rows_by_hand(world, name)
-        )
+        np.testing.assert_array_equal(outcome.store.read([name]).values, rows_by_hand(world, name))
     again = world.extract(names=names)[0]
     assert again.hit
     assert again.failed == outcome.failed

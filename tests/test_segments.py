@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_without_gaps_only_a_short_tail_is_left_out(grid):
 @given(grids())
 def test_every_segment_but_the_first_adds_samples(grid):
     segments = cut(*grid)
-    for before, after in zip(segments, segments[1:], strict=False):
+    for before, after in itertools.pairwise(segments):
         assert after.stop_sample > before.stop_sample
 
 

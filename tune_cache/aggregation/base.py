@@ -52,6 +52,10 @@ class TrackAggregation(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         """Count the tracks, by their numbers of segments, that lose some here."""
         return 0
 
+    def share_padding(self, lengths: Array) -> float:
+        """Share of the output that is padding, for tracks of these numbers of segments."""
+        return 0.0
+
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn what there is to learn from training tracks; ``y`` is ignored."""
         values, offsets = self._segments(X, reset=True)

@@ -7,9 +7,10 @@ tracks end in zeros. Order of the steps: statistics per dimension over the
 *observed* training segments, standardise, pad. Nothing is rescaled afterwards:
 a scaler over padded columns would divide late positions by a spread made of
 padding and turn track length into a large feature. As zero is the mean of
-standardised rows, padding shifts no column's expectation, so a linear probe
-learns nothing from length alone. Norms do grow with length: k-nearest
-neighbours can see it.
+standardised rows, padding shifts no column's expectation, and no linear
+function of them predicts length. It does remove spread: norms grow with
+length, so k-nearest neighbours see it, and a classifier's threshold can tell
+tracks that sit at zero from tracks that scatter around it.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class Concat(TrackAggregation):
 
     def n_truncated(self, lengths: Array) -> int:
         return int(np.count_nonzero(np.asarray(lengths) > self.max_segments_))
+
+    def share_padding(self, lengths: Array) -> float:
+        return 1.0 - float(np.minimum(lengths, self.max_segments_).mean()) / self.max_segments_
 
     def _learn(self, values: Array, offsets: Array) -> None:
         if self.max_segments is not None and self.max_segments < 1:

@@ -31,9 +31,15 @@ def _max(values: Array, offsets: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _std(values: Array, offsets: Array, dtype: np.dtype[Any]) -> Array:
-    """Of the population (divided by n); two passes, so a large mean costs no digits."""
-    away = values - np.repeat(_mean(values, offsets, dtype), np.diff(offsets), axis=0)
-    return np.sqrt(_mean(np.square(away, out=away), offsets, dtype))
+    """Of the population (divided by n); two passes, so a large mean costs no digits.
+
+    Equal segments give exactly 0: what rounding leaves would tell how many there were.
+    """
+    mean = _mean(values, offsets, dtype)
+    away = values - np.repeat(mean, np.diff(offsets), axis=0)
+    std = np.sqrt(_mean(np.square(away, out=away), offsets, dtype))
+    std[std < 8 * np.finfo(dtype).eps * np.abs(mean)] = 0.0
+    return std
 
 
 STATISTICS: dict[str, Callable[[Array, Array, np.dtype[Any]], Array]] = {

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tune_cache.audio.failures import failure
 
-__all__ = ["CONTAINERS", "mpeg_samples", "ogg_links", "open_regular", "sniff"]
+__all__ = ["CONTAINERS", "OPEN_ENDED", "mpeg_samples", "ogg_links", "open_regular", "sniff"]
 
 # name here → FFmpeg's demuxer; it is forced, so that FFmpeg never guesses a playlist
 CONTAINERS = {
@@ -36,6 +36,8 @@ CONTAINERS = {
     "matroska": "matroska",
     "asf": "asf",
 }
+# their headers give no length, or a guess
+OPEN_ENDED = ("mp3", "ogg", "aac")
 JUNK_BYTES = 1 << 16  # how far a first (or next) MPEG frame is searched
 MPEG_CHAIN = 3  # headers in a row that make MPEG audio; chance gives one in 10^9 files
 

@@ -2,18 +2,19 @@
 
 Conventions
 -----------
-libsndfile decodes what it can, FFmpeg (PyAV) the rest. Where libsndfile breaks
-off, or yields clearly less of an mp3 than its frames hold, FFmpeg is asked too
-and the longer wins. A file that merely ends before its header said is used as
-far as it goes, with a note; a lossless stream that breaks in the middle is
-``truncated``.
+libsndfile decodes what it can, FFmpeg (PyAV) the rest. Where libsndfile finds
+nothing or breaks off in a lossy stream, or yields clearly less of an mp3 than
+its frames hold, FFmpeg is asked too and the longer wins. A file that holds less
+than its header promises, or a lossless stream that breaks in the middle, is
+``truncated``; mp3, Ogg and AAC, which promise nothing exactly and are made to
+be cut anywhere, are used as far as they go, with a note.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tune_cache.audio.containers import mpeg_samples, open_regular, sniff
+from tune_cache.audio.containers import OPEN_ENDED, mpeg_samples, open_regular, sniff
 from tune_cache.audio.failures import about, failure
 from tune_cache.audio.ffmpeg import ffmpeg_blocks, ffmpeg_seconds
 from tune_cache.audio.mono import DecodedAudio, Mono, Reading
@@ -25,7 +26,6 @@ __all__ = ["DECODER", "decode", "header_seconds"]
 
 DECODER = "libsndfile+ffmpeg-1"  # family and version of the rules above, part of a store's key
 FFMPEG_ONLY = ("mp4", "aac", "matroska", "asf")
-FFMPEG_MENDS = ("mp3", "ogg")  # lossy streams can be taken up again after damage
 
 
 def decode(
@@ -80,20 +80,31 @@ def _decode(descriptor: int, sample_rate_hz: int, channels: ChannelRule) -> Deco
     """Decode an open file by the rules of the module."""
     container = sniff(descriptor)
     if container in FFMPEG_ONLY:
-        return _by_ffmpeg(descriptor, container, sample_rate_hz, channels).result(container)
+        mono = _by_ffmpeg(descriptor, container, sample_rate_hz, channels)
+    else:
+        mono = _by_libsndfile(descriptor, container, sample_rate_hz, channels)
+    promised = mono.reading.header_frames
+    if promised is not None and container not in OPEN_ENDED and mono.is_shorter_than(promised):
+        raise failure("truncated", f"ends after {mono.seconds}, its header says {mono.promised}")
+    return mono.result(container)
+
+
+def _by_libsndfile(
+    descriptor: int, container: str, sample_rate_hz: int, channels: ChannelRule
+) -> Mono:
     mono = Mono(sample_rate_hz, channels, Reading("libsndfile"))
     complaint = ""
     try:
         mono.drain(sndfile_blocks(descriptor, container, mono.reading))
     except SoundFileError as error:
         complaint = said(error)
-        if mono.n_frames and container not in FFMPEG_MENDS:
-            found = f"breaks off after {mono.seconds} of {mono.promised}: {complaint}"
+        if mono.reading.is_open and container not in OPEN_ENDED:
+            found = f"breaks off after {mono.seconds}, its header says {mono.promised}: {complaint}"
             raise failure("truncated", found) from error
     held = mpeg_samples(descriptor) if container == "mp3" else 0
-    if complaint or mono.is_shorter_than(held):
-        mono = _longer(mono, descriptor, container, complaint)
-    return mono.result(container)
+    if complaint or not mono.n_frames or mono.is_shorter_than(held):
+        return _longer(mono, descriptor, container, complaint)
+    return mono
 
 
 def _longer(mono: Mono, descriptor: int, container: str, complaint: str) -> Mono:
@@ -101,19 +112,19 @@ def _longer(mono: Mono, descriptor: int, container: str, complaint: str) -> Mono
     try:
         other = _by_ffmpeg(descriptor, container, mono.target_hz, mono.channels)
     except AudioError as error:
-        if not mono.n_frames:
+        if complaint and not mono.n_frames:
             found = f"is {container} that neither decoder takes: {complaint}; {error.message}"
             raise failure("unreadable", found) from error
-        mono.reading.notes.append(f"libsndfile broke off ({complaint}), FFmpeg {error.message}")
-        return mono
-    if not mono.is_shorter_than(other.n_frames):
-        if complaint:
-            mono.reading.notes.append(f"libsndfile broke off ({complaint}), FFmpeg goes no further")
-        return mono
-    if mono.n_frames:
-        other.reading.notes.append(f"libsndfile decoded {mono.seconds}, FFmpeg {other.seconds}")
-    other.reading.header_frames = mono.reading.header_frames
-    return other
+        complaint, other = f"{complaint}; FFmpeg: {error.message}", None
+    if other is not None and mono.is_shorter_than(other.n_frames):
+        if mono.n_frames:
+            found = f"libsndfile decoded {mono.seconds}, FFmpeg {other.seconds}"
+            other.reading.notes.append(found)
+            other.reading.header_frames = mono.reading.header_frames
+        return other
+    if complaint:
+        mono.reading.notes.append(f"libsndfile broke off: {complaint}")
+    return mono
 
 
 def _by_ffmpeg(descriptor: int, container: str, sample_rate_hz: int, channels: ChannelRule) -> Mono:

@@ -18,13 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from tune_cache.audio.containers import CONTAINERS
+from tune_cache.audio.containers import CONTAINERS, OPEN_ENDED
 from tune_cache.audio.failures import failure
 from tune_cache.audio.mono import Blocks, Reading
 
 __all__ = ["ffmpeg_blocks", "ffmpeg_seconds"]
-
-HAS_LENGTH = ("mp4", "matroska", "asf")  # elsewhere FFmpeg's duration may be a guess
 
 
 def ffmpeg_seconds(descriptor: int, container: str) -> float | None:
@@ -45,7 +43,8 @@ def ffmpeg_blocks(descriptor: int, container: str, reading: Reading) -> Blocks:
 
     n_damaged = 0
     with _audio_stream(descriptor, container) as (file, stream, seconds):
-        if seconds is not None and container in HAS_LENGTH:
+        reading.is_open = True
+        if seconds is not None and container not in OPEN_ENDED:
             reading.header_frames = round(seconds * stream.rate)
         planar = av.AudioResampler(format="fltp")  # changes the sample type only
         packets = file.demux(stream)

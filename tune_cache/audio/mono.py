@@ -91,6 +91,7 @@ class Reading:
     """What a decoder says besides samples, filled in while it reads."""
 
     decoder: str
+    is_open: bool = False  # the header was understood
     header_frames: int | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -59,11 +59,13 @@ class DecodePool:
     memory_bytes
         Address space a worker may take beyond what it has when it starts.
 
-    Examples
-    --------
-    >>> with DecodePool(2, sample_rate_hz=24_000) as pool:  # doctest: +SKIP
-    ...     for track_id, future in pool.imap(tracks):
-    ...         samples = future.result().samples
+    Notes
+    -----
+    ::
+
+        with DecodePool(2, sample_rate_hz=24_000) as pool:
+            for track_id, future in pool.imap(tracks):
+                samples = future.result().samples
     """
 
     def __init__(

@@ -35,7 +35,7 @@ SoundFileError = soundfile.SoundFileError
 
 def sndfile_seconds(descriptor: int) -> float | None:
     """Duration that the header claims."""
-    with _sound_file(descriptor) as file:
+    with _stream(descriptor) as file:
         return float(file.frames / file.samplerate)
 
 
@@ -61,13 +61,27 @@ def write_flac(path: Path, samples: np.ndarray, sample_rate_hz: int) -> None:
     soundfile.write(path, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
 
 
-def _sound_file(descriptor: int) -> soundfile.SoundFile:
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile ships no types
+    """A file that is read straight on.
+
+    ``SoundFile.read`` seeks behind every block if it may, and an mp3 decoder
+    forgets its state there: samples then depend on the size of the blocks, by up
+    to 1e-3. (``SoundFile.blocks`` in turn fills a short last block with whatever
+    is in memory.)
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _stream(descriptor: int) -> _Stream:
     os.lseek(descriptor, 0, os.SEEK_SET)
-    return soundfile.SoundFile(descriptor, closefd=False)
+    return _Stream(descriptor, closefd=False)
 
 
 # libsndfile's log of a size field that runs over the end of the file
-_PROMISE = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
+_CORRECTION = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
+UNKNOWN_FRAMES = 1 << 62  # FLAC from a pipe
 STREAMED_BYTES = 0x7FFF_0000  # sizes from here on are written by encoders that do not know them
 
 
@@ -79,17 +93,22 @@ def sndfile_blocks(descriptor: int, container: str, reading: Reading) -> Blocks:
     if len(links) > 1:
         reading.notes.append(f"{len(links)} streams in a chain")
     for link in links:
-        source = _sound_file(descriptor) if link is None else soundfile.SoundFile(io.BytesIO(link))
+        source = _stream(descriptor) if link is None else _Stream(io.BytesIO(link))
         with source as file:
+            reading.is_open = True
             check_limits(file.samplerate, file.channels)
-            promised = file.frames
-            for claimed, present in _PROMISE.findall(file.extra_info):
-                if int(present) < int(claimed) < STREAMED_BYTES:
-                    promised = round(promised * int(claimed) / int(present))
-            reading.header_frames = (reading.header_frames or 0) + promised
-            # not SoundFile.blocks: it fills a short last block with what was in memory
+            if file.frames < UNKNOWN_FRAMES:
+                reading.header_frames = (reading.header_frames or 0) + _promised_frames(file)
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 yield file.samplerate, block
+
+
+def _promised_frames(file: soundfile.SoundFile) -> int:
+    """Frames that the header promises, where libsndfile has corrected it by the file's size."""
+    for claimed, present in _CORRECTION.findall(file.extra_info):
+        if int(present) < int(claimed) < STREAMED_BYTES:
+            return round(file.frames * int(claimed) / int(present))
+    return int(file.frames)
 
 
 def said(error: Exception) -> str:

@@ -183,7 +183,7 @@ class Inventory:
         AudioError
             If it cannot be read; ``reason`` says why.
         """
-        result = next(iter(self.files([path])))[1]
+        ((_, result),) = self.files([path])  # to its end: that is where it remembers
         if isinstance(result, AudioError):
             raise result
         return result

@@ -11,10 +11,9 @@ a failed track has none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,83 +21,22 @@ import numpy.typing as npt
 
 from tune_cache.cache.journal import TrackOutcome
 from tune_cache.cache.ragged import Ragged
-from tune_cache.cache.shards import HINT, read_rows, read_small
+from tune_cache.cache.shards import read_rows, read_small
+from tune_cache.cache.verify import check_sizes, read_json
 from tune_cache.errors import (
-    StoreCorruptError,
     StoreError,
     StoreMismatchError,
     StoreNotFoundError,
     first_few,
     printable,
 )
-from tune_cache.specs import StoreSpec, sha256_text
+from tune_cache.specs import StoreSpec
 
 __all__ = ["FORMAT", "STATUS_FAILED", "STATUS_OK", "Store", "open_store"]
 
 FORMAT = {"name": "tune_cache store", "version": 1, "min_reader": 1}
 READER_VERSION = 1
 STATUS_OK, STATUS_FAILED = 0, 1
-LARGEST_JSON_BYTES = 64 << 20
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.is_symlink() or path.stat().st_size > LARGEST_JSON_BYTES:
-            raise StoreCorruptError(
-                f"file {str(path)!r} is a link or too large", hint=HINT, path=str(path)
-            )
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise StoreCorruptError(
-            f"file {path.name!r} of store {str(path.parent)!r} cannot be read: {error}",
-            hint=HINT,
-            path=str(path),
-        ) from error
-    if not isinstance(value, dict):
-        raise StoreCorruptError(
-            f"file {str(path)!r} holds no JSON object", hint=HINT, path=str(path)
-        )
-    return value
-
-
-def _check_files(path: Path) -> None:
-    """Compare the length of every file with the list that COMPLETE vouches for."""
-    complete = _read_json(path / "COMPLETE")
-    listing = path / "files.json"
-    try:
-        text = listing.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise StoreCorruptError(
-            f"store {str(path)!r} has no readable 'files.json': {error}",
-            hint=HINT,
-            path=str(listing),
-        ) from error
-    if sha256_text(text) != complete.get("files_sha256"):
-        raise StoreCorruptError(
-            f"'files.json' of store {str(path)!r} is not the one that COMPLETE vouches for",
-            hint=HINT,
-            path=str(listing),
-        )
-    for name, entry in json.loads(text)["files"].items():
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts:
-            raise StoreCorruptError(
-                f"'files.json' names {printable(name)!r}, outside its store", path=str(listing)
-            )
-        file = path / name
-        try:
-            status = file.lstat()
-        except OSError as error:
-            raise StoreCorruptError(
-                f"file {name!r} of store {str(path)!r} is missing", hint=HINT, path=str(file)
-            ) from error
-        if status.st_size != entry["bytes"] or (status.st_mode & 0o170000) != 0o100000:
-            raise StoreCorruptError(
-                f"file {name!r} of store {str(path)!r} has {status.st_size} bytes, "
-                f"expected a regular file of {entry['bytes']}",
-                hint=HINT,
-                path=str(file),
-            )
 
 
 def open_store(path: Path | str) -> Store:
@@ -118,8 +56,8 @@ def open_store(path: Path | str) -> Store:
         raise StoreNotFoundError(
             f"no finished store at {str(path)!r}", hint="list what there is with `tune cache ls`"
         )
-    _check_files(path)
-    attributes = _read_json(path / "zarr.json").get("attributes")
+    check_sizes(path)
+    attributes = read_json(path / "zarr.json").get("attributes")
     written = attributes.get("format") if isinstance(attributes, dict) else None
     if not isinstance(attributes, dict) or not isinstance(written, dict):
         raise StoreMismatchError(f"{str(path)!r} is a Zarr hierarchy, but no tune_cache store")
@@ -264,7 +202,7 @@ class Store:
     def ledger(self) -> dict[str, Any]:
         """What making it cost; empty where nothing was written."""
         path = self.path / "ledger" / "extract.json"
-        return _read_json(path) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     def outcome_of(self, name: str, track_id: str) -> TrackOutcome:
         """What became of track ``name`` here, told under another id."""

@@ -65,9 +65,7 @@ def cache_ls(*, cache_dir: Path | str | None = None) -> list[CachedStore]:
             store = open_store(path)
         except StoreError as error:
             problem = str(error)
-        stores.append(
-            CachedStore(path=path, store=store, n_bytes=_n_bytes(path), problem=problem)
-        )
+        stores.append(CachedStore(path=path, store=store, n_bytes=_n_bytes(path), problem=problem))
     return stores
 
 

@@ -19,7 +19,7 @@ from tune_cache.cache.inventory import AudioFile, Inventory
 from tune_cache.cache.layout import Layout, resolve_cache_dir
 from tune_cache.cache.plan import PlannedTrack
 from tune_cache.datasets.base import Dataset, Track
-from tune_cache.datasets.catalog import load_dataset
+from tune_cache.datasets.catalog import default_dataset, load_dataset
 from tune_cache.datasets.config import Config, find_config
 from tune_cache.errors import AudioError, UsageError
 
@@ -66,10 +66,12 @@ class Context:
         allow_outside_root: bool = False,
     ) -> Dataset:
         """Load the dataset that was named, configured, or built in."""
-        root = self.setting("data_root", data_root)
+        asked = default_dataset(self.config)[0] if name is None else name
+        configured = asked in self.config.datasets  # then its own data root comes first
+        root = data_root if configured else self.setting("data_root", data_root)
         return load_dataset(
             name,
-            data_root=Path(root) if root is not None else None,
+            data_root=root,
             config=self.config,
             allow_outside_root=allow_outside_root,
             cache_dir=self.layout.root,

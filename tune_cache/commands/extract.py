@@ -19,7 +19,7 @@ from tune_cache.datasets.base import Dataset
 from tune_cache.encoders.base import Encoder, EncoderInfo, get_encoder, parse_layers
 from tune_cache.errors import UsageError
 from tune_cache.segments import segment_spec
-from tune_cache.specs import CHANNELS, POOLINGS, ChannelRule, StoreSpec, TailPolicy
+from tune_cache.specs import CHANNELS, POOLINGS, PRECISIONS, ChannelRule, StoreSpec, TailPolicy
 
 __all__ = ["ExtractReport", "extract"]
 
@@ -112,6 +112,8 @@ def extract(
     name = choose("encoder", encoder, loaded.encoder)
     path = choose("encoder_path", encoder_path)
     precision = choose("precision", precision, "fp32")
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     factory = get_encoder(name)
     with context.inventory(rehash=rehash) as inventory:
         info = factory.describe(

@@ -5,8 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from tune_cache.cache.work import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 __all__ = ["ExtractProgress", "say"]
 
@@ -23,8 +28,7 @@ class ExtractProgress:
     """Draws the progress of stage one; use as a context manager and call with events."""
 
     def __init__(self) -> None:
-        self._bar = None
-        self._task = None
+        self._bar: tuple[Bar, TaskID] | None = None
         self._began = time.monotonic()
         self._told = self._began
 
@@ -38,7 +42,7 @@ class ExtractProgress:
         trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar[0].stop()
 
     def __call__(self, event: Progress) -> None:
         """Show one event."""
@@ -64,7 +68,7 @@ class ExtractProgress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            self._bar = Bar(
+            bar = Bar(
                 TextColumn("encoding"),
                 BarColumn(),
                 TextColumn("{task.percentage:3.0f} %"),
@@ -73,6 +77,6 @@ class ExtractProgress:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task("encode", total=event.total, speed=0.0)
-            self._bar.start()
-        self._bar.update(self._task, completed=event.done, speed=speed)
+            self._bar = bar, bar.add_task("encode", total=event.total, speed=0.0)
+            bar.start()
+        self._bar[0].update(self._bar[1], completed=event.done, speed=speed)

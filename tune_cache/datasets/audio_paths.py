@@ -100,7 +100,7 @@ class Locator:
         if os.path.islink(real):  # noqa: PTH114 - text only
             real = os.path.realpath(real)
         if _is_below(joined, self._root):
-            relative = os.path.relpath(joined, self._root)
+            relative = joined[len(self._root.rstrip(os.sep)) + 1 :] or "."
         elif _is_below(real, self._real_root):
             relative = os.path.relpath(real, self._real_root)
         else:

@@ -11,6 +11,7 @@ Sturm, "The GTZAN dataset", 2013; they are errors in published splits as well.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -160,15 +161,20 @@ def _same_audio(tracks: Sequence[Track]) -> Iterator[Problem]:
     """Find equal files under two ids; only files of equal size are hashed."""
     by_size: dict[int, list[Track]] = {}
     for track in tracks:
-        by_size.setdefault(track.path.stat().st_size, []).append(track)
+        with contextlib.suppress(OSError):  # gone since it was looked at: decoding will say
+            by_size.setdefault(track.path.stat().st_size, []).append(track)
     for same_size in by_size.values():
         first: dict[str, Track] = {}
         for track in same_size if len(same_size) > 1 else ():
             try:
                 digest = _sha256(track.path)
             except OSError as error:
-                message = f"audio file {reprlib.repr(track.audio_path)}: {error.strerror}"
-                yield _problem("error", "unreadable", message, track)
+                yield _problem(
+                    "error",
+                    "unreadable",
+                    f"audio file {reprlib.repr(track.audio_path)} cannot be read: {error.strerror}",
+                    track,
+                )
                 continue
             other = first.setdefault(digest, track)
             if other is track:

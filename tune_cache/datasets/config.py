@@ -204,7 +204,7 @@ def _unknown(file: Path, table: str, key: str, valid: Iterable[str]) -> UsageErr
     close = difflib.get_close_matches(key.replace("-", "_"), names, n=1, cutoff=0.4)
     return UsageError(
         f"{file}: {'[' + table + '] ' if table else ''}has an unknown key {key!r}",
-        hint=f"did you mean {close[0]!r}?" if close else "valid keys: " + ", ".join(names),
+        hint=f"did you mean {close[0]!r}?" if close else f"valid keys: {', '.join(names)}",
     )
 
 
@@ -309,6 +309,6 @@ def find_config(start: Path) -> Config:
     """Read the nearest ``tune.toml`` in a folder or above it; an empty Config if none."""
     folder = Path(os.path.abspath(start))  # noqa: PTH100 - the parents as the user sees them
     for candidate in (folder, *folder.parents):
-        if (candidate / FILE_NAME).is_file():
+        if os.path.isfile(candidate / FILE_NAME):  # noqa: PTH113 - False where one may not look
             return read_config(candidate / FILE_NAME)
     return Config()

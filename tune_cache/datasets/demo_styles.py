@@ -66,8 +66,8 @@ class Style:
     drums: tuple[Mapping[str, str], ...]
     drum_chance: float
     leads: tuple[str, ...]
-    comp_instruments: tuple[str, ...]
-    bass_instruments: tuple[str, ...]
+    comps_by: tuple[str, ...]
+    basses_by: tuple[str, ...]
 
 
 STYLES: dict[str, Style] = {
@@ -79,8 +79,8 @@ STYLES: dict[str, Style] = {
         drums=({"kick": "x.....", "hat": "..o.o."}, {"kick": "x.....", "snare": "..o.o."},
                {"kick": "x.....", "brush": "..x.x.", "hat": "x.x.xx"}),
         drum_chance=0.35, leads=("reed", "reed", "fiddle", "piano"),
-        comp_instruments=("reed", "piano", "guitar"),
-        bass_instruments=("upright bass", "upright bass", "pedal"),
+        comps_by=("reed", "piano", "guitar"),
+        basses_by=("upright bass", "upright bass", "pedal"),
     ),
     "chorale": Style(
         beats=4, tempo=(64, 112), modes={"ionian": 0.5, "aeolian": 0.3, "dorian": 0.2}, register=67, low=48,
@@ -89,8 +89,8 @@ STYLES: dict[str, Style] = {
         basses=("R.......", "R...3...", "R.3.5.a."), comps=("x.......", "x...x...", "x.x.x.x."),
         drums=({}, {"tom": "o......."}, {"tom": "x...o...", "brush": "....x..."}),
         drum_chance=0.1, leads=("organ", "voice", "voice", "strings"),
-        comp_instruments=("organ", "voice", "strings"),
-        bass_instruments=("pedal",),
+        comps_by=("organ", "voice", "strings"),
+        basses_by=("pedal",),
     ),
     "shuffle": Style(
         beats=4, tempo=(84, 138), modes={"blues": 0.75, "dorian": 0.25}, register=65, low=50,
@@ -101,8 +101,8 @@ STYLES: dict[str, Style] = {
         drums=({"brush": "x..x.xx..x.x"}, {"hat": "x..x.xx..x.x", "kick": "x.....x....."},
                {"hat": "x..x.xx..x.x", "kick": "x....xx.....", "snare": "...x.....x.o"}),
         drum_chance=0.9, leads=("guitar", "brass", "brass", "electric piano"),
-        comp_instruments=("guitar", "organ", "electric piano"),
-        bass_instruments=("upright bass",),
+        comps_by=("guitar", "organ", "electric piano"),
+        basses_by=("upright bass",),
     ),
     "electro": Style(
         beats=4, tempo=(98, 138), modes={"aeolian": 0.55, "dorian": 0.25, "ionian": 0.2},
@@ -115,8 +115,8 @@ STYLES: dict[str, Style] = {
                {"kick": "x...x...x...x...", "hat": "..x...x...x...x."},
                {"kick": "x...x...x...x...", "hat": "x.x.x.x.x.x.x.xo", "clap": "....x.......x..."}),
         drum_chance=0.95, leads=("square", "saw", "saw", "bell"),
-        comp_instruments=("pad", "saw", "square"),
-        bass_instruments=("synth bass",),
+        comps_by=("pad", "saw", "square"),
+        basses_by=("synth bass",),
     ),
     "jig": Style(
         beats=2, tempo=(82, 128), modes={"dorian": 0.35, "mixolydian": 0.35, "ionian": 0.3},
@@ -125,8 +125,8 @@ STYLES: dict[str, Style] = {
         basses=("R.....", "R..5..", "R.R5.5"), comps=("x..x..", "x.xx.x", "012012"),
         drums=({"tom": "x..o.."}, {"tom": "x.ox.o"}, {"tom": "x.ox.o", "shaker": "xooxoo"}),
         drum_chance=0.7, leads=("flute", "fiddle", "fiddle", "guitar"),
-        comp_instruments=("guitar", "guitar", "harp"),
-        bass_instruments=("upright bass", "pedal"),
+        comps_by=("guitar", "guitar", "harp"),
+        basses_by=("upright bass", "pedal"),
     ),
     "lullaby": Style(
         beats=2, tempo=(44, 76), modes={"ionian": 0.65, "aeolian": 0.2, "mixolydian": 0.15},
@@ -135,7 +135,7 @@ STYLES: dict[str, Style] = {
         basses=("R.....", "R..5..", "R..3.5"), comps=("x.....", "012.1.", "012121"),
         drums=({}, {"shaker": "o..o.."}, {"brush": "o..o..", "shaker": "o.oo.o"}),
         drum_chance=0.15, leads=("music box", "music box", "flute", "harp"),
-        comp_instruments=("harp", "piano", "music box"),
-        bass_instruments=("pedal", "upright bass"),
+        comps_by=("harp", "piano", "music box"),
+        basses_by=("pedal", "upright bass"),
     ),
 }  # fmt: skip

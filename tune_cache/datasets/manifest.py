@@ -151,14 +151,14 @@ def read_manifest(path: Path) -> tuple[list[Record], list[Problem]]:
     problems: list[Problem] = []
     name = str(path)
     try:
-        # a FIFO would block in open(), a directory fails in read()
+        # a FIFO would block in open() without O_NONBLOCK
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        return [], [_whole_file(name, f"manifest cannot be opened: {reason}")]
+    except OSError as error:
+        return [], [_whole_file(name, f"manifest cannot be opened: {error.strerror}")]
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return [], [_whole_file(name, "manifest is not a regular file")]
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return [], [_whole_file(name, "manifest is not a regular file")]
         line = 0
         try:
             while raw := file.readline(MAX_LINE_BYTES + 1):

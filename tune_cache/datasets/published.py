@@ -4,8 +4,9 @@ Conventions
 -----------
 Frozen data. Tasks, layouts and metrics are those of MARBLE v2's MuQ configs
 (https://github.com/a43992899/MARBLE, ``configs/probe.MuQ.*.yaml``), which expect
-``data/EMO/EMO.train.jsonl`` and the like; citations are the datasets' own papers;
-licences are what the publishers state, and no legal advice.
+``data/EMO/EMO.train.jsonl`` and the like. Metrics are named only where the probes
+have them: MARBLE's weighted key score (GS) and its tagging metrics are not here yet.
+Citations are the datasets' own papers; licences what the publishers state.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _marble(folder: str, task: Task, licence: str, citation: str) -> CatalogEntr
 def _tagging(name: str) -> CatalogEntry:
     return _marble(
         "MTG",
-        Task(name=name, label="label", kind="multilabel", metrics=("roc_auc", "average_precision")),
+        Task(name=name, label="label", kind="multilabel"),
         "audio: the artists' Creative Commons licences; metadata CC BY-NC-SA 4.0",
         "Bogdanov et al., The MTG-Jamendo Dataset for Automatic Music Tagging, ML4MD at ICML 2019",
     )
@@ -83,7 +84,7 @@ _ENTRIES = (
             label="label",
             kind="regression",
             targets=("arousal", "valence"),
-            metrics=("r2",),
+            metrics=("r2", "r2_each"),
         ),
         "audio: Creative Commons, from the Free Music Archive; see the publisher",
         "Soleymani et al., 1000 Songs for Emotional Analysis of Music, CrowdMM 2013",
@@ -96,19 +97,14 @@ _ENTRIES = (
     ),
     _marble(
         "GS",
-        Task(name="GS", label="label", kind="multiclass", metrics=("key_score", "accuracy")),
+        Task(name="GS", label="label", kind="multiclass", metrics=("accuracy",)),
         "audio: commercial previews; see the publisher",
         "Knees et al., Two Data Sets for Tempo Estimation and Key Detection in Electronic Dance "
         "Music Annotated from User Corrections, ISMIR 2015",
     ),
     _marble(
         "MTT",
-        Task(
-            name="MTT",
-            label="label",
-            kind="multilabel",
-            metrics=("roc_auc", "average_precision"),
-        ),
+        Task(name="MTT", label="label", kind="multilabel"),
         "audio: CC BY-NC-SA, Magnatune; see the publisher",
         "Law et al., Evaluation of Algorithms Using Games: The Case of Music Tagging, ISMIR 2009",
     ),

@@ -120,7 +120,7 @@ def scan_folder(
         If an argument cannot be followed, or other manifests stand in the way.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay as the user sees them
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - False where one may not look
         raise UsageError(f"{str(folder)!r} is not a folder")
     name = folder.name if name is None else name
     if not name or name[0] in ".-" or "/" in name or "\0" in name:

@@ -74,8 +74,9 @@ def draw_splits(
 
     Larger groups are placed first, equal ones in an order drawn by the seed.
     A group goes where it raises least the sum over splits and strata of
-    n² / share, which is minimal when every split has its share of every stratum.
-    A class of one track is thus in train; of two, in train and one other.
+    n² / share, which is minimal when every split has its share of every stratum;
+    among equals, where the overall shares need it. The only track of a class
+    is thus in train.
 
     Parameters
     ----------
@@ -126,11 +127,12 @@ def draw_splits(
     )
 
     def rise(split: str, group: str) -> tuple[float, float]:
-        cost = sum(
-            n * (filled[split][key] + n / 2) / (totals[key] * shares[split])
+        costs = {
+            key: n * (filled[split][key] + n / 2) / (totals[key] * shares[split])
             for key, n in counts[group].items()
-        )
-        return round(cost, 9), filled[split][_ALL] / shares[split]
+        }
+        overall = costs.pop(_ALL)
+        return round(sum(costs.values()), 9), round(overall, 9)  # ties must be ties
 
     drawn: dict[str, str] = {}
     for position, group in enumerate(order):

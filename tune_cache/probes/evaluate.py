@@ -235,6 +235,8 @@ def _flags(lengths: Array, aggregate: TrackAggregation) -> Iterator[str]:
         yield f"one-segment: {share:.0%} of tracks"
     if aggregate.sees_length and np.ptp(lengths) > 0:
         yield "length-visible: the aggregation tells how many segments a track has"
+    if padding := aggregate.share_padding(lengths):
+        yield f"padded: {padding:.0%} of the vectors, a trace of length for a classifier"
     if n_cut := aggregate.n_truncated(lengths):
         yield f"truncated: {n_cut} tracks lose their last segments"
 

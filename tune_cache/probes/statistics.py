@@ -56,12 +56,12 @@ def bootstrap_interval(
     -------
     low and high, both NaN where there are fewer than two groups or no defined resample
     """
-    _, group_of = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    n_groups = int(group_of.max()) + 1
+    number = {name: index for index, name in enumerate(sorted(set(groups)))}
+    n_groups = len(number)
     if n_groups < 2:
         return float("nan"), float("nan")
     per_group = np.zeros((n_groups, per_track.shape[1]))
-    np.add.at(per_group, group_of, per_track)
+    np.add.at(per_group, [number[name] for name in groups], per_track)
     rng = np.random.default_rng(seed)
     at_once = max(1, DRAWS_AT_ONCE // n_groups)
     scores = []

@@ -25,7 +25,14 @@ from tune_cache.errors import printable
 from tune_cache.probes.result import without_nan
 from tune_cache.reports.results import SavedRun
 
-__all__ = ["csv_table", "json_table", "markdown_table", "rows_of", "text_table"]
+__all__ = [
+    "csv_table",
+    "json_table",
+    "markdown_table",
+    "plain_table",
+    "rows_of",
+    "text_table",
+]
 
 Row = Mapping[str, Any]
 
@@ -93,6 +100,7 @@ class _Block:
     """One task's table, every cell a text."""
 
     title: str
+    said: str
     header: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
@@ -124,14 +132,14 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
             "flags": [",".join(marks[flag] for flag in row["flags"]) for row in some],
         }
         same = [name for name in SAID_ONCE if len(set(columns[name])) == 1]
-        title = [f"{dataset} · {task}", f"{metric} on test [95 % interval]"]
-        title += [f"{name} {columns.pop(name)[0]}" for name in same]
+        said = [f"{name} {columns.pop(name)[0]}" for name in same]
         if not flags:
             del columns["flags"]
         warnings = dict.fromkeys(warning for row in some for warning in row["warnings"])
         blocks.append(
             _Block(
-                title="; ".join(title),
+                title=f"{dataset} · {task}: {metric} on test [95 % interval]",
+                said="; ".join(said),
                 header=tuple(columns),
                 cells=tuple(zip(*columns.values(), strict=True)),
                 notes=(
@@ -200,13 +208,15 @@ def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) ->
     for number, block in enumerate(_blocks(rows)):
         if number:
             console.print()
-        console.print(Text(printable(block.title)))
+        for line in filter(None, (block.title, block.said)):
+            console.print(Text(printable(line)))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         names = {"encoder", "seg", "agg", "probe", "layer", "flags"}
         for name in block.header:
             table.add_column(
                 Text(printable(name)),
                 justify="left" if name in names else "right",
+                no_wrap=name not in names,
                 overflow="fold",
             )
         for cells in block.cells:
@@ -214,6 +224,29 @@ def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) ->
         console.print(table)
         for note in block.notes:
             console.print(Text(printable(note)))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def plain_table(rows: Sequence[Row], *, width: int = 80) -> str:
+    """Draw any list of things: columns as they come, empty ones left out."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    for name in names:
+        numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
+        table.add_column(
+            Text(printable(name)), justify="right" if numeric else "left", overflow="fold"
+        )
+    for row in rows:
+        cells = ["" if row.get(name) is None else str(row[name]) for name in names]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    console.print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -231,8 +264,9 @@ def markdown_table(rows: Sequence[Row]) -> str:
         table = [line(map(escape, block.header)), line("---" for _ in block.header)]
         table += [line(map(escape, cells)) for cells in block.cells]
         notes = [f"- {escape(note)}" for note in block.notes]
-        parts += [escape(block.title), "\n".join(table), *(["\n".join(notes)] if notes else [])]
-    return "\n\n".join(parts)
+        title = "\n".join(map(escape, filter(None, (block.title, block.said))))
+        parts += [title, "\n".join(table), "\n".join(notes)]
+    return "\n\n".join(filter(None, parts))
 
 
 def csv_table(rows: Sequence[Row]) -> str:

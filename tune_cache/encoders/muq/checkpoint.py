@@ -173,9 +173,7 @@ class Tensors:
             raise self.error(f"has NaN or infinite values in {'model.' + name!r}")
         return tensor
 
-    def norm(
-        self, prefix: str, size: int, epsilon: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def norm(self, prefix: str, size: int, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Read a batch normalisation as the scale and shift it is in evaluation mode."""
         import torch
 

@@ -21,17 +21,45 @@ from typing import Any
 from tune_cache.errors import EncoderError
 from tune_cache.specs import canonical_json, sha256_text
 
-__all__ = ["HOP_SAMPLES", "MIN_SAMPLES", "N_FFT", "N_MELS", "SAMPLE_RATE", "MuqConfig"]
+__all__ = [
+    "FRAME_RATE_HZ",
+    "HOP_SAMPLES",
+    "MIN_SAMPLES",
+    "N_FFT",
+    "N_FOLD",
+    "N_MELS",
+    "SAMPLE_RATE",
+    "MuqConfig",
+    "n_frames_of",
+]
 
 SAMPLE_RATE = 24_000
 N_FFT = 2048
 HOP_SAMPLES = 240
 N_MELS = 128
+N_FOLD = 4  # mel frames per frame
+FRAME_RATE_HZ = SAMPLE_RATE / HOP_SAMPLES / N_FOLD
 MIN_SAMPLES = N_FFT // 2 + 1  # the shortest that can be reflected at both ends
 LONGEST_CONFIG_BYTES = 1 << 20
 # what MuQConfig takes for a key that is not there
-DEFAULTS = {"label_rate": 25, "conv_dim": 512, "encoder_dim": 1024, "encoder_depth": 12}
-FIXED = {"hop_length": HOP_SAMPLES, "n_mels": N_MELS, "features": ["melspec_2048"]}
+DEFAULTS = {"conv_dim": 512, "encoder_dim": 1024, "encoder_depth": 12}
+FIXED = {
+    "label_rate": 25,
+    "hop_length": HOP_SAMPLES,
+    "n_mels": N_MELS,
+    "features": ["melspec_2048"],
+}
+
+
+def n_frames_of(n_samples: int) -> int:
+    """Count the frames of an input.
+
+    Examples
+    --------
+    >>> n_frames_of(MIN_SAMPLES), n_frames_of(10 * SAMPLE_RATE)
+    (1, 250)
+    """
+    return -(-(n_samples // HOP_SAMPLES) // N_FOLD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +74,6 @@ class MuqConfig:
         Of a hidden state.
     kernel
         Of the depthwise convolution, in frames; odd.
-    n_fold
-        Mel frames (100 Hz) per frame: 4 at a label rate of 25, 2 at 50.
     norm_epsilon
         Of the norm after the last block; the others have 1e-5.
     mel_mean, mel_std
@@ -60,7 +86,6 @@ class MuqConfig:
     n_heads: int
     ffn_dim: int
     kernel: int
-    n_fold: int
     rotary_base: float
     norm_epsilon: float
     mel_mean: float
@@ -77,18 +102,9 @@ class MuqConfig:
         return self.dim // self.n_heads
 
     @property
-    def frame_rate_hz(self) -> float:
-        """Of the hidden states."""
-        return SAMPLE_RATE / HOP_SAMPLES / self.n_fold
-
-    @property
     def sha256(self) -> str:
         """Hash of all fields in canonical JSON."""
         return sha256_text(canonical_json(dataclasses.asdict(self)))
-
-    def n_frames(self, n_samples: int) -> int:
-        """Frames of an input, ``ceil(floor(n_samples / 240) / n_fold)``."""
-        return -(-(n_samples // HOP_SAMPLES) // self.n_fold)
 
     @classmethod
     def read(cls, path: Path) -> MuqConfig:
@@ -129,9 +145,6 @@ class MuqConfig:
         )
         if conformer.get("hidden_act") not in ("swish", "silu"):
             conformer.equal("hidden_act", conformer.get("hidden_act"), "swish")
-        label_rate = top.count("label_rate")
-        if label_rate not in (25, 50):
-            top.equal("label_rate", label_rate, 25)
         config = cls(
             conv_dim=top.count("conv_dim"),
             dim=top.count("encoder_dim"),
@@ -139,7 +152,6 @@ class MuqConfig:
             n_heads=conformer.count("num_attention_heads"),
             ffn_dim=conformer.count("intermediate_size"),
             kernel=conformer.count("conv_depthwise_kernel_size"),
-            n_fold=100 // label_rate,
             rotary_base=conformer.number("rotary_embedding_base"),
             norm_epsilon=conformer.number("layer_norm_eps"),
             mel_mean=statistics.number("melspec_2048_mean", positive=False),

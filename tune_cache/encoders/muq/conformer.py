@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tune_cache.encoders.muq.checkpoint import Tensors
 
-__all__ = ["ConformerBlock", "rotary_angles"]
+__all__ = ["ConformerBlock", "chunks", "rotary_angles"]
 
 NORM_EPSILON = 1e-5
 
@@ -98,12 +98,12 @@ class ConformerBlock:
         self, x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], chunk_frames: int
     ) -> None:
         """Turn the block's input into its output, in place."""
-        chunks = list(_chunks(x.shape[1], chunk_frames))
-        for here in chunks:
+        pieces = list(chunks(x.shape[1], chunk_frames))
+        for here in pieces:
             self._feed_forward(x[:, here], self.ffn1)
-        self._attend(x, angles, chunks)
-        self._convolve(x, chunks)
-        for here in chunks:
+        self._attend(x, angles, pieces)
+        self._convolve(x, pieces)
+        for here in pieces:
             self._feed_forward(x[:, here], self.ffn2)
             x[:, here] = self.final_norm(x[:, here])
 
@@ -113,23 +113,25 @@ class ConformerBlock:
         x += narrow(widen(norm(x)))
 
     def _attend(
-        self, x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], chunks: list[slice]
+        self, x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], pieces: list[slice]
     ) -> None:
         import torch
         from torch.nn.functional import scaled_dot_product_attention
 
         keys = torch.empty(x.shape, dtype=self.kernel.dtype, device=x.device)
         values = torch.empty_like(keys)
-        for here in chunks:
+        for here in pieces:
             normed = self.attention_norm(x[:, here])
             values[:, here] = self.value(normed)
             keys[:, here] = self.key(self._rotate(normed, angles, here))
         heads = (self.config.n_heads, self.config.head_dim)
-        by_head = [states.unflatten(2, heads).transpose(1, 2) for states in (keys, values)]
-        for here in chunks:  # reads no other frame of x than those it replaces
+        keys, values = (
+            torch.unflatten(states, 2, heads).transpose(1, 2) for states in (keys, values)
+        )
+        for here in pieces:  # reads no other frame of x than those it replaces
             queries = self.query(self._rotate(self.attention_norm(x[:, here]), angles, here))
             attended = scaled_dot_product_attention(
-                queries.unflatten(2, heads).transpose(1, 2), *by_head
+                torch.unflatten(queries, 2, heads).transpose(1, 2), keys, values
             )
             x[:, here] += self.out(attended.transpose(1, 2).flatten(2))
 
@@ -140,20 +142,20 @@ class ConformerBlock:
         import torch
 
         cosine, sine = (angle[here] for angle in angles)
-        heads = x.unflatten(2, (self.config.n_heads, self.config.head_dim))
+        heads = torch.unflatten(x, 2, (self.config.n_heads, self.config.head_dim))
         first, second = heads.chunk(2, dim=-1)
         turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
         return turned.flatten(2).to(x.dtype)
 
-    def _convolve(self, x: torch.Tensor, chunks: list[slice]) -> None:
+    def _convolve(self, x: torch.Tensor, pieces: list[slice]) -> None:
         import torch
         from torch.nn.functional import conv2d, glu, silu
 
         gated = torch.empty(x.shape, dtype=self.kernel.dtype, device=x.device)
-        for here in chunks:
+        for here in pieces:
             gated[:, here] = glu(self.gated(self.conv_norm(x[:, here])), dim=-1)
         radius = self.config.kernel // 2
-        for here in chunks:
+        for here in pieces:
             first = max(here.start - radius, 0)
             # (batch, dim, 1, frames) with dim last in memory
             window = gated[:, first : here.stop + radius].unsqueeze(1).permute(0, 3, 1, 2)
@@ -164,6 +166,7 @@ class ConformerBlock:
             x[:, here] += self.mix(silu(mixed))
 
 
-def _chunks(n_frames: int, chunk_frames: int) -> Iterator[slice]:
+def chunks(n_frames: int, chunk_frames: int) -> Iterator[slice]:
+    """Cut time into stretches, the last one shorter."""
     for start in range(0, n_frames, chunk_frames):
         yield slice(start, min(start + chunk_frames, n_frames))

@@ -8,48 +8,29 @@ norm. A state is pooled as soon as it exists and is then overwritten; blocks
 beyond the deepest state asked for are neither loaded nor run.
 
 Equal to the forward of the ``muq`` package to 1e-5 in float32 on every state
-(golden vectors in `tests/data`). It reads the weights by name and needs only torch: the package's own
-forward fails under transformers 5, takes seconds to import and to initialise
-333 M parameters at random, and holds all states of all frames.
+(golden vectors in `tests/data`). It reads the weights by name and needs only
+torch: the package's own forward fails under transformers 5, takes seconds to
+import and to initialise at random, and holds all states of all frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cache.encoders.muq.checkpoint import open_tensors
 from tune_cache.encoders.muq.config import MuqConfig
-from tune_cache.encoders.muq.conformer import ConformerBlock, rotary_angles
+from tune_cache.encoders.muq.conformer import ConformerBlock, chunks, rotary_angles
 from tune_cache.encoders.muq.frontend import FrontEnd
+from tune_cache.encoders.muq.memory import Plan
 from tune_cache.encoders.muq.ops import LayerNorm, exact_math
 from tune_cache.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Forward", "Plan"]
+    from tune_cache.encoders.muq.checkpoint import Tensors
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How a batch is taken apart; decides memory and speed, not results.
-
-    Parameters
-    ----------
-    n_items
-        Items that run through the blocks together.
-    mel_frames
-        Stretch of the front end, a multiple of 4.
-    frames
-        Stretch of the blocks, per item.
-    """
-
-    n_items: int
-    mel_frames: int
-    frames: int
+__all__ = ["Forward"]
 
 
 class Forward:
@@ -57,15 +38,13 @@ class Forward:
 
     Parameters
     ----------
-    path
-        Of ``model.safetensors``.
     n_blocks
         How many blocks to load; state ``n_blocks`` is the deepest one then.
     """
 
     def __init__(
         self,
-        path: Path,
+        tensors: Tensors,
         config: MuqConfig,
         *,
         n_blocks: int,
@@ -78,7 +57,8 @@ class Forward:
         self.config = config
         self.device = device
         self.tf32 = tf32
-        with open_tensors(path) as tensors, torch.inference_mode():
+        self.itemsize = dtype.itemsize
+        with torch.inference_mode():
             self.front_end = FrontEnd(tensors, config, device=device, dtype=dtype)
             self.blocks = [
                 ConformerBlock(
@@ -90,9 +70,7 @@ class Forward:
             if n_blocks == config.n_blocks:
                 weight = tensors("conformer.layer_norm.weight", config.dim)
                 bias = tensors("conformer.layer_norm.bias", config.dim)
-                self.last_norm = LayerNorm(
-                    weight, bias, device=device, epsilon=config.norm_epsilon
-                )
+                self.last_norm = LayerNorm(weight, bias, device=device, epsilon=config.norm_epsilon)
             name, half = "conformer.embed_positions.inv_freq", config.head_dim // 2
             if name in tensors:
                 frequencies = tensors(name, half)
@@ -136,8 +114,8 @@ class Forward:
         for number, block in enumerate(self.blocks, 1):
             block(x, angles, plan.frames)
             if number == self.config.n_blocks and self.last_norm is not None:
-                for chunk in x.split(plan.frames, dim=1):
-                    chunk.copy_(self.last_norm(chunk))
+                for here in chunks(x.shape[1], plan.frames):
+                    x[:, here] = self.last_norm(x[:, here])
             yield x
 
 

@@ -21,7 +21,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tune_cache.encoders.muq.config import HOP_SAMPLES, N_FFT, N_MELS, SAMPLE_RATE, MuqConfig
+from tune_cache.encoders.muq.config import (
+    HOP_SAMPLES,
+    N_FFT,
+    N_FOLD,
+    N_MELS,
+    SAMPLE_RATE,
+    MuqConfig,
+    n_frames_of,
+)
+from tune_cache.encoders.muq.memory import HALO_FRAMES
 from tune_cache.encoders.muq.ops import Linear
 
 if TYPE_CHECKING:
@@ -29,9 +38,8 @@ if TYPE_CHECKING:
 
     from tune_cache.encoders.muq.checkpoint import Tensors
 
-__all__ = ["HALO_FRAMES", "FrontEnd", "mel_filters"]
+__all__ = ["FrontEnd", "mel_filters"]
 
-HALO_FRAMES = 12
 FLOOR = 1e-10
 NORM_EPSILON = 1e-5
 N_BANDS = N_MELS // 4
@@ -84,15 +92,15 @@ class FrontEnd:
         self.device = device
         self.window = torch.hann_window(N_FFT, device=device)
         self.filters = mel_filters().to(device)
-        channels, strides = config.conv_dim, ((2, 2), (2 if config.n_fold == 4 else 1, 2))
+        channels = config.conv_dim
         self.blocks = [
             _ResidualBlock(
-                tensors, f"conv.conv.{index}.", n_in, channels, stride, device=device, dtype=dtype
+                tensors, f"conv.conv.{index}.", n_in, channels, device=device, dtype=dtype
             )
-            for index, (n_in, stride) in enumerate(zip((1, channels), strides, strict=True))
+            for index, n_in in enumerate((1, channels))
         ]
         weight = tensors("conv.linear.weight", config.dim, channels * N_BANDS)
-        weight = weight.unflatten(1, (channels, N_BANDS)).transpose(1, 2).flatten(1)
+        weight = torch.unflatten(weight, 1, (channels, N_BANDS)).transpose(1, 2).flatten(1)
         bias = tensors("conv.linear.bias", config.dim)
         self.project = Linear(weight, bias, dtype=dtype, device=device)
 
@@ -101,9 +109,8 @@ class FrontEnd:
         import torch
 
         n_mel_frames = waveforms.shape[1] // HOP_SAMPLES
-        n_fold = self.config.n_fold
         frames = torch.empty(
-            (len(waveforms), -(-n_mel_frames // n_fold), self.config.dim), device=self.device
+            (len(waveforms), n_frames_of(waveforms.shape[1]), self.config.dim), device=self.device
         )
         for start in range(0, n_mel_frames, chunk_frames):
             stop = min(start + chunk_frames, n_mel_frames)
@@ -111,8 +118,8 @@ class FrontEnd:
             image = self.mel(waveforms, first, min(stop + HALO_FRAMES, n_mel_frames)).unsqueeze(1)
             for block in self.blocks:
                 image = block(image)
-            here = slice(start // n_fold, -(-stop // n_fold))
-            image = image[:, :, here.start - first // n_fold : here.stop - first // n_fold]
+            here = slice(start // N_FOLD, -(-stop // N_FOLD))
+            image = image[:, :, here.start - first // N_FOLD : here.stop - first // N_FOLD]
             # channels are last in memory: (batch, time, frequency × channels)
             frames[:, here] = self.project(image.permute(0, 2, 3, 1).flatten(2))
         return frames
@@ -146,14 +153,12 @@ class _ResidualBlock:
         prefix: str,
         n_in: int,
         n_out: int,
-        stride: tuple[int, int],
         *,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         import torch
 
-        self.stride = stride
         self.kernels: list[tuple[torch.Tensor, torch.Tensor]] = []
         for number, inputs in ((1, n_in), (2, n_out), (3, n_in)):
             weight = tensors(f"{prefix}conv{number}.weight", n_out, inputs, 3, 3).transpose(2, 3)
@@ -169,8 +174,8 @@ class _ResidualBlock:
 
         (first, first_bias), (second, second_bias), (skip, skip_bias) = self.kernels
         image = image.to(first.dtype)
-        inner = conv2d(image, first, first_bias, stride=self.stride, padding=1).relu_()
+        inner = conv2d(image, first, first_bias, stride=2, padding=1).relu_()
         outer = conv2d(inner, second, second_bias, padding=1)
         del inner
-        outer += conv2d(image, skip, skip_bias, stride=self.stride, padding=1)
+        outer += conv2d(image, skip, skip_bias, stride=2, padding=1)
         return outer.relu_()

@@ -28,9 +28,7 @@ def has_onednn() -> bool:
     """
     import torch
 
-    return bool(torch.backends.mkldnn.is_available()) and hasattr(
-        torch.ops.mkldnn, "_linear_pointwise"
-    )
+    return bool(torch.backends.mkldnn.enabled) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class Linear:
@@ -76,7 +74,9 @@ class Linear:
             )
             return result
         result = torch.nn.functional.linear(x, self.weight, self.bias)
-        return torch.nn.functional.silu(result, inplace=True) if self.activation != "none" else result
+        return (
+            torch.nn.functional.silu(result, inplace=True) if self.activation != "none" else result
+        )
 
 
 class LayerNorm:
@@ -107,7 +107,7 @@ def exact_math(device: torch.device, *, tf32: bool) -> Iterator[None]:
     """
     import torch
 
-    backends = torch.backends
+    backends: Any = torch.backends  # its stubs lack the per-operator switches
     wanted: list[tuple[Any, str]] = [
         (backends.cuda.matmul, "tf32" if tf32 else "ieee"),
         (backends.cudnn.conv, "tf32" if tf32 else "ieee"),

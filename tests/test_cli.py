@@ -1,0 +1,246 @@
+"""The command line as a user meets it: exit codes, streams, sentences, resuming."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from small_dataset import N_TRACKS, make_small_dataset
+
+from tune_cache.cli import main
+
+REAL = {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with a dataset, a tune.toml and a cache that has a 1-s store."""
+    folder = tmp_path_factory.mktemp("home")
+    make_small_dataset(folder / "data")
+    (folder / "tune.toml").write_text(
+        (folder / "data/tune.toml")
+        .read_text()
+        .replace('manifests = "small"', 'manifests = "data/small"\nencoder = "mel"')
+        + '[defaults]\ndataset = "small"\ncache_dir = "cache"\n'
+    )
+    done = tune(folder, "extract", "--seg", "1")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def tune(folder: Path, *arguments: str) -> Done:
+    """Run the command line in this process, as from a shell in a folder."""
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("TUNE_CACHE_DIR", raising=False)
+        patch.delenv("TUNE_DATASET", raising=False)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "xdg"))
+        patch.setattr(sys, "argv", ["tune", *arguments])
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def test_the_two_commands_work_with_nothing_else_given(home):
+    extracted = tune(home, "extract")
+    assert extracted.returncode == 0, extracted.stderr
+    assert "dataset small: 24 tracks; encoder mel" in extracted.stderr
+    probed = tune(home, "probe", "--agg", "mean")
+    assert probed.returncode == 0, probed.stderr
+    assert "small · kind: accuracy on test" in probed.stdout
+    assert "small · level: r2 on test" in probed.stdout
+
+
+def test_json_is_one_object_on_stdout_and_nothing_else(home):
+    for arguments, command in (
+        (["extract", "--seg", "1"], "extract"),
+        (["probe", "--seg", "1"], "probe"),
+        (["report"], "report"),
+        (["dataset", "check"], "dataset check"),
+        (["dataset", "ls"], "dataset ls"),
+        (["dataset", "info"], "dataset info"),
+        (["cache", "ls"], "cache ls"),
+        (["cache", "info", "seg1-"], "cache info"),
+    ):
+        done = tune(home, *arguments, "--json")
+        assert done.returncode == 0, (arguments, done.stderr)
+        found = json.loads(done.stdout)
+        assert set(found) == {"schema", "command", "dataset", "rows", "warnings"}
+        assert found["command"] == command
+
+
+def test_report_has_four_forms(home):
+    tune(home, "probe", "--seg", "1")
+    assert tune(home, "report", "--format", "csv").stdout.startswith('"run_id"')
+    assert "| --- |" in tune(home, "report", "--format", "markdown").stdout
+    assert json.loads(tune(home, "report", "--format", "json").stdout)["rows"]
+    assert "small · kind" in tune(home, "report").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error", "hint"),
+    [
+        (["extract", "--seg", "10000"], 2, "longer than an hour", "milliseconds"),
+        (["extract", "--seg", "thirty"], 2, "'thirty'", "--seg 30"),
+        (["extract", "--encoder", "mell"], 1, "'mell'", "mel"),
+        (["extract", "--precision", "fp64", "--encoder", "mel"], 2, "'fp64'", ""),
+        (["extract", "--pool", "median"], 2, "'median'", ""),
+        (["extract", "--batch-size", "many"], 2, "'many'", ""),
+        (["extract", "nowhere/at-all"], 2, "nowhere/at-all", ""),
+        (["probe", "--seg", "7"], 1, "no store", "tune extract"),
+        (["probe", "--task", "kinds"], 1, "'kinds'", "'kind'"),
+        (["probe", "--agg", "meen"], 2, "'meen'", "mean"),
+        (["probe", "--layer", "9"], 1, "layer 9", ""),
+        (["cache", "info", "nothing"], 1, "'nothing'", "tune cache ls"),
+        (["report", "--task", "other"], 1, "no results", "tune probe"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_a_sentence_and_a_remedy(home, arguments, code, error, hint):
+    done = tune(home, *arguments)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("dataset small")]
+    text = "\n".join(lines)
+    assert "error: " in text
+    assert "Traceback" not in text
+    assert error in text
+    assert hint in text
+
+
+def test_unknown_options_and_settings_are_refused(home, tmp_path):
+    assert tune(home, "extract", "--segment", "60").returncode == 2
+    (tmp_path / "tune.toml").write_text("[defaults]\nsegment = 60\n")
+    done = tune(tmp_path, "extract")
+    assert done.returncode == 2
+    assert "unknown key 'segment'" in done.stderr
+    assert "'seg'" in done.stderr
+
+
+def test_failed_tracks_are_listed_and_exit_3(home, tmp_path):
+    prefix = make_small_dataset(tmp_path / "data")
+    (tmp_path / "data/audio/03.wav").write_bytes(b"broken")
+    for _ in range(2):  # a cached store with failed tracks says so as well
+        done = tune(tmp_path, "extract", str(prefix), "--encoder", "mel", "--seg", "1")
+        assert done.returncode == 3, done.stderr
+        assert "1 tracks failed" in done.stderr
+        assert "audio/03.wav" in done.stderr
+        assert "Traceback" not in done.stderr
+    probed = tune(tmp_path, "probe", str(prefix), "--encoder", "mel", "--json")
+    assert probed.returncode == 0, probed.stderr
+    rows = json.loads(probed.stdout)["rows"]
+    assert sum(rows[0][f"n_{split}"] for split in ("train", "val", "test")) == N_TRACKS - 1
+    assert rows[0]["n_excluded"] == 1
+    assert any("1" in warning for warning in rows[0]["warnings"])
+
+
+def test_a_changed_file_never_gets_its_old_vectors(tmp_path):
+    prefix = make_small_dataset(tmp_path / "data")
+    common = (str(prefix), "--encoder", "mel", "--seg", "1")
+    assert tune(tmp_path, "extract", *common).returncode == 0
+    data = (tmp_path / "data/audio/05.wav").read_bytes()
+    (tmp_path / "data/audio/05.wav").write_bytes((tmp_path / "data/audio/06.wav").read_bytes())
+    stale = tune(tmp_path, "probe", *common)
+    assert stale.returncode == 1
+    assert "has other audio for 1 of 24 tracks ('audio/05.wav')" in stale.stderr
+    assert tune(tmp_path, "extract", *common).returncode == 0
+    assert tune(tmp_path, "probe", *common).returncode == 0
+    (tmp_path / "data/audio/05.wav").write_bytes(data)
+    assert tune(tmp_path, "probe", *common).returncode == 0  # the first store serves again
+
+
+def test_stage_two_needs_no_audio(tmp_path):
+    prefix = make_small_dataset(tmp_path / "data")
+    common = (str(prefix), "--encoder", "mel", "--seg", "1")
+    assert tune(tmp_path, "extract", *common).returncode == 0
+    for path in (tmp_path / "data/audio").iterdir():
+        path.unlink()
+    done = tune(tmp_path, "probe", *common)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_encodings_at_one_length_are_not_guessed_between(tmp_path):
+    prefix = make_small_dataset(tmp_path / "data")
+    common = (str(prefix), "--encoder", "mel", "--seg", "1")
+    assert tune(tmp_path, "extract", *common).returncode == 0
+    assert tune(tmp_path, "extract", *common, "--hop", "0.5").returncode == 0
+    done = tune(tmp_path, "probe", *common)
+    assert done.returncode == 2
+    assert "segments.hop_samples" in done.stderr
+    assert "--store" in done.stderr
+    store = next((tmp_path / "xdg/tune/v1/mel").glob("seg1-*.zarr"))
+    chosen = tune(tmp_path, "probe", *common, "--store", str(store))
+    assert chosen.returncode == 0, chosen.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_exits_130_and_the_rerun_resumes(tmp_path, number):
+    prefix = make_small_dataset(tmp_path / "data")
+    script = (
+        "import os, sys, tune_cache.cache.work as work\n"
+        "encode = work.encode_unit\n"
+        f"def interrupted(*a): os.kill(os.getpid(), {int(number)}); return encode(*a)\n"
+        "work.encode_unit = interrupted\n"
+        "sys.argv = ['tune', 'extract', sys.argv[1], '--encoder', 'mel', '--seg', '1']\n"
+        "from tune_cache.cli import main\nmain()"
+    )
+    env = {**REAL, "TUNE_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(prefix)], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 130, done.stderr
+    assert "interrupted" in done.stderr
+    assert "Traceback" not in done.stderr
+    cache = ("--cache-dir", str(tmp_path / "cache"))
+    again = tune(tmp_path, "extract", str(prefix), "--encoder", "mel", "--seg", "1", *cache)
+    assert again.returncode == 0, again.stderr
+
+
+def test_all_three_names_start_the_same_program():
+    for command in (["tune"], ["tune-cache"], [sys.executable, "-m", "tune_cache"]):
+        if len(command) == 1:
+            command = [str(Path(sys.executable).parent / command[0])]
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("tune_cache ")
+
+
+def test_the_real_music_runs_from_check_to_report(subset, tmp_path):
+    for name in ("soundtrack", "soundtrack_reg"):
+        prefix = str(subset / name)
+        assert tune(tmp_path, "dataset", "check", prefix).returncode == 0
+        lengths = ("--seg", "10", "--seg", "30", "--seg", "full")
+        done = tune(tmp_path, "extract", prefix, "--encoder", "mel", *lengths, "--json")
+        assert done.returncode == 0, done.stderr
+        tracks = [row["tracks"] for row in json.loads(done.stdout)["rows"]]
+        # both tasks share one store: the second dataset finds what the first made
+        assert tracks == ["37 encoded" if name == "soundtrack" else "found"] * 3
+        aggs = ("--agg", "mean", "--agg", "max", "--agg", "concat")
+        assert tune(tmp_path, "probe", prefix, "--encoder", "mel", *aggs).returncode == 0
+        rows = json.loads(tune(tmp_path, "report", prefix, "--json").stdout)["rows"]
+        assert len(rows) == 9

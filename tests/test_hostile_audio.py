@@ -1,0 +1,176 @@
+"""Every hostile file decodes right or is refused with the right reason; nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+from hostile_audio import DECODED, RATE, REFUSED, encoded, encoded_by_ffmpeg, sound, vbr_mp3
+
+from tune_cache.audio import REASONS, DecodePool, decode, header_seconds
+from tune_cache.errors import AudioError
+
+TARGET = 24_000
+LOSSY_SLACK = 0.1  # seconds: encoders pad, decoders differ
+
+
+def by_id(case):
+    return case.id
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=by_id)
+def test_file_is_refused_with_its_reason(case, tmp_path):
+    path = case.make(tmp_path)
+    with pytest.raises(AudioError) as caught:
+        decode(path, sample_rate_hz=TARGET, track_id="t")
+    assert (caught.value.reason, caught.value.track_id) == (case.reason, "t"), caught.value
+    assert repr(str(path)) in caught.value.message
+    assert caught.value.hint == REASONS[case.reason]
+
+
+@pytest.mark.parametrize("case", DECODED, ids=by_id)
+def test_file_is_decoded_whole(case, tmp_path):
+    audio = decode(case.make(tmp_path), sample_rate_hz=TARGET)
+    assert audio.samples.dtype == np.float32
+    assert audio.samples.shape == (audio.facts.n_samples,)
+    assert np.isfinite(audio.samples).all()
+    assert audio.facts.n_samples / TARGET == pytest.approx(case.seconds, abs=LOSSY_SLACK)
+    assert audio.facts.is_silent == case.is_silent
+    if case.note:
+        assert case.note in "; ".join(audio.facts.notes)
+    else:
+        assert audio.facts.notes == ()
+    if not case.is_silent and case.seconds > 1:  # the tone is there to the last half second
+        pieces = (
+            audio.samples[: -(TARGET // 4)].reshape(1, -1)
+            if case.seconds == 9
+            else [
+                audio.samples[start : start + TARGET // 4]
+                for start in range(0, len(audio.samples) - TARGET // 2, TARGET // 4)
+            ]
+        )
+        assert all(np.std(piece) > 0.01 for piece in pieces)
+
+
+@pytest.mark.parametrize("case", (*REFUSED, *DECODED), ids=by_id)
+def test_header_duration_never_raises_or_blocks(case, tmp_path):
+    seconds = header_seconds(case.make(tmp_path))
+    assert seconds is None or seconds >= 0
+
+
+def test_every_reason_that_a_file_can_have_is_tried():
+    of_processes = {"timeout", "memory", "crashed"}  # test_decode_pool
+    elsewhere = {"permission", "too-short"}  # below; test_segments
+    assert {case.reason for case in REFUSED} == set(REASONS) - of_processes - elsewhere
+
+
+def test_unreadable_by_permission(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("WAV"))
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # root may read anything: be nobody for a moment
+        os.seteuid(65534)
+    try:
+        with pytest.raises(AudioError) as caught:
+            decode(path, sample_rate_hz=TARGET)
+    finally:
+        os.seteuid(user)
+    assert caught.value.reason == "permission"
+
+
+def test_hostile_files_leave_their_neighbours_alone(tmp_path):
+    good = tmp_path / "good.flac"
+    good.write_bytes(encoded("FLAC"))
+    expected = decode(good, sample_rate_hz=TARGET).samples
+    tracks, hostile = [], (*REFUSED, *DECODED)
+    for index, case in enumerate(hostile):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        tracks += [(case.id, case.make(folder)), ("good", good)]
+    reasons = []
+    with DecodePool(2, sample_rate_hz=TARGET) as pool:
+        for track_id, future in pool.imap(tracks):
+            if track_id == "good":
+                np.testing.assert_array_equal(future.result().samples, expected)
+            else:
+                error = future.exception()
+                reasons.append("" if error is None else error.reason)
+    assert reasons == [case.reason for case in hostile]
+
+
+def test_mutilated_files_are_decoded_or_refused(tmp_path):
+    rng = np.random.default_rng(11)
+    healthy = {
+        "wav": encoded("WAV", seconds=1),
+        "aiff": encoded("AIFF", seconds=1),
+        "flac": encoded("FLAC", seconds=1),
+        "ogg": encoded("OGG", "VORBIS", seconds=1),
+        "opus": encoded("OGG", "OPUS", 48_000, seconds=1),
+        "mp3": vbr_mp3(),
+        "m4a": encoded_by_ffmpeg("mp4", "aac"),
+        "wma": encoded_by_ffmpeg("asf", "wmav2"),
+    }
+    tracks = []
+    for name, content in healthy.items():
+        for index in range(8):
+            mutilated = np.frombuffer(content, np.uint8).copy()
+            head = 64 if index % 2 else len(mutilated)  # headers are the tender part
+            at = rng.integers(0, head, 4)
+            mutilated[at] = rng.integers(0, 256, 4)
+            path = tmp_path / f"{index}.{name}"
+            path.write_bytes(mutilated.tobytes()[: rng.integers(50, len(mutilated))])
+            tracks.append((path.name, path))
+    with DecodePool(2, sample_rate_hz=TARGET) as pool:
+        for _, future in pool.imap(tracks):
+            error = future.exception()
+            if error is None:
+                assert np.isfinite(future.result().samples).all()
+            else:
+                assert isinstance(error, AudioError)
+                assert error.reason in set(REASONS) - {"timeout", "crashed"}
+
+
+def test_an_hour_of_zeros_is_an_hour_of_zeros(tmp_path):
+    path = tmp_path / "hour.flac"
+    with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as file:
+        minute = np.zeros(60 * 8000, np.int16)
+        for _ in range(60):
+            file.write(minute)
+    assert path.stat().st_size < 1 << 20
+    audio = decode(path, sample_rate_hz=8000)
+    assert audio.facts.n_samples == 3600 * 8000
+    assert audio.facts.is_silent
+    assert not audio.samples.any()
+
+
+def test_twenty_minutes_are_decoded_in_little_more_than_their_own_size(tmp_path):
+    path = tmp_path / "long.flac"
+    with soundfile.SoundFile(path, "w", 16_000, 2, "PCM_16") as file:
+        minute = sound(60, 16_000, 2)
+        for _ in range(20):
+            file.write(minute)
+    tracemalloc.start()
+    try:
+        audio = decode(path, sample_rate_hz=TARGET)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert audio.facts.n_samples == 1200 * TARGET
+    assert peak_bytes < audio.samples.nbytes + (8 << 20)
+
+
+def test_a_header_that_promises_ten_hours_takes_no_memory_for_them(tmp_path):
+    path = tmp_path / "a.flac"
+    flac = bytearray(encoded("FLAC"))
+    n_frames = 36_000 * RATE  # 36 bits, the last of them in bytes 21 to 25
+    flac[21] = (flac[21] & 0xF0) | (n_frames >> 32)
+    flac[22:26] = (n_frames & 0xFFFF_FFFF).to_bytes(4, "big")
+    path.write_bytes(flac)
+    audio = decode(path, sample_rate_hz=TARGET)
+    assert audio.facts.n_samples == 3 * TARGET
+    assert audio.samples.nbytes == 4 * 3 * TARGET
+    assert audio.facts.notes == ("header says 36000.0 s, decoded 3.0 s",)

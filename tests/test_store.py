@@ -1,0 +1,233 @@
+"""Finished stores: readable by plain zarr, and every damage is an error, never numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from world import LENGTHS, World
+
+from tune_cache.cache.shards import SHARD_ROWS, array_metadata, read_rows, shard_n_bytes
+from tune_cache.cache.store import open_store
+from tune_cache.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+)
+from tune_cache.specs import canonical_json, sha256_text
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    return World.make(tmp_path_factory.mktemp("made")).extract()[0].path
+
+
+@pytest.fixture
+def store(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / made.name))
+
+
+def test_plain_zarr_reads_the_same_numbers(made):
+    import zarr
+
+    ours = open_store(made)
+    group = zarr.open_group(made, mode="r")
+    values = group["embeddings/mean"][:]
+    np.testing.assert_array_equal(values, ours.read(ours.track_ids).values)
+    np.testing.assert_array_equal(group["tracks/offset"][:], ours.offset)
+    ids = bytes(group["tracks/id_utf8"][:]).decode()
+    assert ids == "".join(ours.track_ids)
+    assert dict(group.attrs)["spec_key"] == ours.spec.key
+    np.testing.assert_array_equal(
+        group["segments/track"][:], np.repeat(np.arange(len(LENGTHS)), np.diff(ours.offset))
+    )
+
+
+def test_a_moved_store_is_the_same_store(made, tmp_path):
+    moved = open_store(shutil.copytree(made, tmp_path / "anything"))
+    here = open_store(made)
+    np.testing.assert_array_equal(
+        moved.read(moved.track_ids).values, here.read(here.track_ids).values
+    )
+
+
+def test_tracks_come_in_the_order_asked_for(made):
+    store = open_store(made)
+    names = ["c/long.wav", "a/short.wav", "b/many.wav"]
+    together = store.read(names)
+    for index, name in enumerate(names):
+        np.testing.assert_array_equal(together[index], store.read([name]).values)
+        np.testing.assert_array_equal(
+            store.read_layer([name], 2).values, store.read([name]).values[:, 2]
+        )
+    np.testing.assert_array_equal(
+        store.read(names, layers=[2, 0]).values[:, 1], together.values[:, 0]
+    )
+
+
+def test_unknown_tracks_layers_and_poolings_are_sentences(made):
+    store = open_store(made)
+    with pytest.raises(StoreError, match="has no track 'nobody'"):
+        store.read(["nobody"])
+    with pytest.raises(StoreError, match=r"keeps layers \[0, 1, 2\], not 9"):
+        store.read(store.track_ids, layers=[9])
+    with pytest.raises(StoreError, match="has poolings mean, not 'max'"):
+        store.read(store.track_ids, pooling="max")
+
+
+def data_files(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] != "ledger"
+    )
+
+
+def read_all(path: Path) -> None:
+    """Everything a user can get out of a store."""
+    store = open_store(path)
+    store.read(store.track_ids)
+    _ = store.status, store.audio_sha256, store.n_samples, store.sample_rate_hz
+    _ = store.segment_start, store.failed
+
+
+DAMAGE = {
+    "missing": lambda path: path.unlink(),
+    "emptied": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "grown": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_every_file_whose_size_changed_is_noticed_on_open(store, kind):
+    for name in data_files(store):
+        kept = (store / name).read_bytes()
+        DAMAGE[kind](store / name)
+        with pytest.raises((StoreCorruptError, StoreNotFoundError)):
+            open_store(store)
+        (store / name).write_bytes(kept)
+    open_store(store)
+
+
+def test_a_linked_file_is_refused(store, tmp_path):
+    for name in data_files(store):
+        target = tmp_path / "elsewhere"
+        (store / name).rename(target)
+        (store / name).symlink_to(target)
+        with pytest.raises((StoreCorruptError, StoreNotFoundError)):
+            open_store(store)
+        (store / name).unlink()
+        target.rename(store / name)
+
+
+def test_a_flipped_bit_never_becomes_numbers(store):
+    clean = open_store(store)
+    expected = clean.read(clean.track_ids).values
+    rng = np.random.default_rng(0)
+    for name in data_files(store):
+        data = (store / name).read_bytes()
+        places = rng.choice(len(data), size=min(len(data), 6), replace=False)
+        for place in (0, len(data) - 1, *places.tolist()):
+            damaged = bytearray(data)
+            damaged[place] ^= 1 << int(rng.integers(8))
+            (store / name).write_bytes(bytes(damaged))
+            try:
+                read_all(store)
+                found = open_store(store)
+                # a flip in padding behind the last row, or in bytes nobody reads, is left to verify
+                np.testing.assert_array_equal(found.read(found.track_ids).values, expected)
+            except StoreError:
+                pass
+        (store / name).write_bytes(data)
+
+
+def test_swapped_shards_of_two_stores_are_noticed(tmp_path, made):
+    world = World.make(tmp_path, dict(LENGTHS))
+    for path in world.audio.rglob("*.wav"):
+        path.write_bytes(path.read_bytes()[:-2] + b"\x01\x02")
+    other = world.extract()[0].path
+    shard = "embeddings/mean/c/0/0/0"
+    mine = Path(shutil.copytree(made, tmp_path / "mine"))
+    assert (mine / shard).stat().st_size == (other / shard).stat().st_size
+    # sizes and checksums agree: only the hashes of `verify` can tell, and they must differ
+    listed = json.loads((mine / "files.json").read_text())["files"][shard]["sha256"]
+    assert listed != json.loads((other / "files.json").read_text())["files"][shard]["sha256"]
+
+
+def rewrite(store: Path, change) -> None:
+    """Change the group attributes and make every digest agree again, as a stranger could."""
+    path = store / "zarr.json"
+    group = json.loads(path.read_text())
+    change(group["attributes"])
+    text = canonical_json(group)
+    path.write_text(text)
+    listing = json.loads((store / "files.json").read_text())
+    listing["files"]["zarr.json"] = {"sha256": sha256_text(text), "bytes": len(text)}
+    (store / "files.json").write_text(canonical_json(listing))
+    complete = json.loads((store / "COMPLETE").read_text())
+    complete["files_sha256"] = sha256_text(canonical_json(listing))
+    (store / "COMPLETE").write_text(canonical_json(complete))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda a: a["format"].update(min_reader=99), "upgrade|format"),
+        (lambda a: a["format"].update(name="other"), "format"),
+        (lambda a: a.pop("format"), "no tune_cache store"),
+        (lambda a: a["spec"].update(dtype="f4"), "spec key"),
+        (lambda a: a["spec"].pop("resampler"), "spec cannot be read"),
+        (lambda a: a["spec"].update(extra=1), "spec cannot be read"),
+    ],
+)
+def test_a_store_of_another_kind_is_refused_by_name(store, change, match):
+    rewrite(store, change)
+    with pytest.raises(StoreMismatchError, match=match):
+        open_store(store)
+
+
+def test_a_store_that_lies_about_its_shape_gives_no_numbers(store):
+    rewrite(store, lambda a: a.update(n_segments=10**9))
+    with pytest.raises(StoreError):
+        read_all(store)
+
+
+def test_names_outside_the_store_are_refused(store):
+    listing = json.loads((store / "files.json").read_text())
+    for name in ("../outside", "/etc/hostname", "a/../../b"):
+        changed = {"files": {**listing["files"], name: {"sha256": "", "bytes": 0}}}
+        (store / "files.json").write_text(canonical_json(changed))
+        complete = {"files_sha256": sha256_text(canonical_json(changed))}
+        (store / "COMPLETE").write_text(canonical_json(complete))
+        with pytest.raises(StoreCorruptError, match="outside its store"):
+            open_store(store)
+
+
+@pytest.mark.parametrize("n_rows", [1, 255, 256, 257, 1023, 1024, 1025, 2500])
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_shards_hold_exactly_what_the_arithmetic_says(tmp_path, n_rows, dtype):
+    from tune_cache.cache.assemble import _Writer
+
+    n_layers, dim = 2, 3
+    values = np.random.default_rng(n_rows).standard_normal((n_rows, n_layers, dim))
+    values = values.astype("<" + dtype)
+    writer = _Writer(tmp_path)
+    array = writer.create(
+        "e", values.shape, dtype, chunks=(256, 1, dim), shards=(1024, n_layers, dim)
+    )
+    array[...] = values
+    writer.flush()
+    metadata = json.loads((tmp_path / "e/zarr.json").read_text())
+    assert metadata == array_metadata(values.shape, dtype, (256, 1, dim), (1024, n_layers, dim))
+    for index in range(-(-n_rows // SHARD_ROWS)):
+        here = min(SHARD_ROWS, n_rows - index * SHARD_ROWS)
+        size = (tmp_path / f"e/c/{index}/0/0").stat().st_size
+        assert size == shard_n_bytes(here, n_layers, dim, dtype)
+    rows = np.random.default_rng(1).permutation(n_rows)
+    found = read_rows(tmp_path / "e", rows, [1, 0], shape=values.shape, dtype=dtype)
+    np.testing.assert_array_equal(found, values[rows][:, [1, 0]])

@@ -1,0 +1,65 @@
+"""Options that several verbs share, and the exit codes."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DONE, FAILED, USAGE, SOME_FAILED, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+class Tail(str, Enum):
+    """Values of --tail."""
+
+    keep = "keep"
+    drop = "drop"
+    pad = "pad"
+
+
+class Format(str, Enum):
+    """Values of --format."""
+
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+DatasetArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[DATASET]",
+        help="A name from tune.toml, dir/NAME for dir/NAME.{train,val,test}.jsonl, a folder "
+        "or a .jsonl; otherwise the configured dataset, else the built-in demo.",
+        show_default=False,
+    ),
+]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Where relative audio paths start.", show_default=False)
+]
+CacheDir = Annotated[
+    Path | None, typer.Option(help="Cache folder (or TUNE_CACHE_DIR).", show_default=False)
+]
+Outside = Annotated[
+    bool, typer.Option("--allow-outside-root", help="Take audio outside the data root.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+EncoderName = Annotated[
+    str | None, typer.Option(help="muq, muq-nano, mel or a plugin's.", show_default=False)
+]
+Segments = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SECONDS|full", help="Segment length; repeatable.", show_default=False),
+]
+TaskNames = Annotated[
+    list[str] | None, typer.Option(help="Task; repeatable; all by default.", show_default=False)
+]
+
+
+def lengths(texts: list[str] | None) -> list[Any]:
+    from tune_cache.segments import parse_seg
+
+    return [parse_seg(text) for text in texts or []]

@@ -1,0 +1,181 @@
+"""``tune extract``, ``probe``, ``report``: options in, one public function each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tune_cache.cli.options import (
+    SOME_FAILED,
+    AsJson,
+    CacheDir,
+    DataRoot,
+    DatasetArgument,
+    EncoderName,
+    Format,
+    Outside,
+    Segments,
+    Tail,
+    TaskNames,
+    lengths,
+)
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for verb in (extract, probe, report):
+        app.command()(verb)
+
+
+def extract(
+    dataset: DatasetArgument = None,
+    seg: Segments = None,
+    encoder: EncoderName = None,
+    encoder_path: Annotated[
+        Path | None, typer.Option(help="Local folder of weights.", show_default=False)
+    ] = None,
+    hop: Annotated[
+        float | None, typer.Option(help="Seconds from start to start; the length by default.")
+    ] = None,
+    tail: Annotated[
+        Tail | None, typer.Option(help="Shorter last segment: keep, drop or pad.")
+    ] = None,
+    min_tail: Annotated[
+        float | None, typer.Option(help="Shortest tail kept; max(1 s, 0.1 × length).")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(metavar="all|6|0,6,12", help="Layers to keep; all.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Frame poolings: mean,max,std; mean.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="fp32|tf32|bf16|fp16", help="Of the computation; fp32.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="f2|f4", help="Stored type; f2.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="mix|first", help="Stereo to mono; mix.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Segments at a time; auto.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Above the weights, as 4GB.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding processes; one a core.")] = None,
+    part: Annotated[str | None, typer.Option(metavar="I/N", help="A share of the work.")] = None,
+    rehash: Annotated[bool, typer.Option(help="Read every audio file again.")] = False,
+    data_root: DataRoot = None,
+    cache_dir: CacheDir = None,
+    allow_outside_root: Outside = False,
+    json: AsJson = False,
+) -> None:
+    """Encode a dataset once with the frozen encoder (stage one)."""
+    from tune_cache.commands.extract import extract as run
+    from tune_cache.commands.show import extract_report, started
+    from tune_cache.commands.terminal import ExtractProgress
+
+    with ExtractProgress() as progress:
+        found = run(
+            dataset,
+            seg=lengths(seg),
+            encoder=encoder,
+            encoder_path=encoder_path,
+            hop=hop,
+            tail=tail.value if tail else None,
+            min_tail=min_tail,
+            layers=layers,
+            pool=pool,
+            precision=precision,
+            dtype=dtype,
+            channels=channels,  # type: ignore[arg-type]  # checked by the verb
+            device=device,
+            batch_size=batch_size,
+            max_memory=max_memory,
+            workers=workers,
+            part=part,
+            rehash=rehash,
+            data_root=data_root,
+            cache_dir=cache_dir,
+            allow_outside_root=allow_outside_root,
+            on_progress=progress,
+            on_start=started,
+        )
+    typer.echo(extract_report(found, as_json=json))
+    if found.failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def probe(
+    dataset: DatasetArgument = None,
+    agg: Annotated[
+        list[str] | None, typer.Option(help="mean, max, mean+std, concat; repeatable.")
+    ] = None,
+    task: TaskNames = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(metavar="N|last|mean|best|all", help="best; repeatable.")
+    ] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(help="auto, logistic, ridge, knn; repeatable.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="1234; repeatable.")] = None,
+    seg: Segments = None,
+    encoder: EncoderName = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Exactly this store.", show_default=False)
+    ] = None,
+    max_segments: Annotated[
+        int | None, typer.Option(help="Segments that concat keeps of a track.")
+    ] = None,
+    data_root: DataRoot = None,
+    cache_dir: CacheDir = None,
+    allow_outside_root: Outside = False,
+    json: AsJson = False,
+) -> None:
+    """Fit light probes on stored vectors (stage two)."""
+    from tune_cache.commands.probe import probe as run
+    from tune_cache.commands.show import results, started, warn
+
+    found = run(
+        dataset,
+        agg=agg or (),
+        task=task or (),
+        layer=layer or (),
+        probe=probe or (),
+        seed=seed or (),
+        seg=lengths(seg),
+        encoder=encoder,
+        store=store,
+        max_segments=max_segments,
+        data_root=data_root,
+        cache_dir=cache_dir,
+        allow_outside_root=allow_outside_root,
+        on_start=started,
+    )
+    warn(found.warnings)
+    typer.echo(
+        results(
+            found.runs,
+            form="json" if json else "text",
+            command="probe",
+            dataset=found.dataset.name,
+            warnings=found.warnings,
+        )
+    )
+
+
+def report(
+    dataset: DatasetArgument = None,
+    task: TaskNames = None,
+    encoder: EncoderName = None,
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.text,
+    every: Annotated[bool, typer.Option("--all", help="Results of every dataset.")] = False,
+    cache_dir: CacheDir = None,
+    json: AsJson = False,
+) -> None:
+    """Show the newest result of each configuration."""
+    from tune_cache.commands.report import report as run
+    from tune_cache.commands.show import results
+
+    found = run(dataset, task=task or (), encoder=encoder, every=every, cache_dir=cache_dir)
+    form = "json" if json else format.value
+    typer.echo(results(found.runs, form=form, command="report", dataset=found.dataset))
