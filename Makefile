@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test lint format clean
+.PHONY: help demo test lint format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -14,6 +14,10 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
+
+# its own cache folder, so that the demo leaves nothing behind but demo-output/
+demo: $(VENV)/.ready  ## the whole tool once, on music it composes itself
+	$(BIN)/tune demo --cache-dir demo-output/cache
 
 lint: $(VENV)/.ready  ## format check, lint, types
 	$(BIN)/ruff format --check .

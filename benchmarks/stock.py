@@ -7,7 +7,7 @@ tune_cache there::
     python benchmarks/stock.py run FOLDER --seconds 10 --batch 4 [--autocast] [--states FILE]
 
 ``run`` prints one JSON object: the seconds of every repeat and the resident memory above the
-weights. ``serve`` does the same for requests on standard input, so that two programs can take turns.
+weights. ``serve`` does the same for requests on standard input: two programs can take turns.
 """
 
 from __future__ import annotations

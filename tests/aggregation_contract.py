@@ -89,7 +89,7 @@ class AggregationContract:
         y = np.arange(len(tracks)) % 2
         pipeline = make_pipeline(self.make(), LogisticRegression())
         for X in (list(tracks), tracks):
-            search = GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0]}, cv=3)
+            search = GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0]}, cv=2)
             assert search.fit(X, y).predict(X).shape == (len(tracks),)
 
     def test_another_width_is_refused(self, tracks):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command_line import tune
 from small_dataset import N_TRACKS, make_small_dataset
-
-from tune_cache.cli import main
 
 REAL = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
@@ -34,37 +30,6 @@ def home(tmp_path_factory) -> Path:
     done = tune(folder, "extract", "--seg", "1")
     assert done.returncode == 0, done.stderr
     return folder
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a command left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def tune(folder: Path, *arguments: str) -> Done:
-    """Run the command line in this process, as from a shell in a folder."""
-    out, err = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("TUNE_CACHE_DIR", raising=False)
-        patch.delenv("TUNE_DATASET", raising=False)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "xdg"))
-        patch.setattr(sys, "argv", ["tune", *arguments])
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    return Done(code, out.getvalue(), err.getvalue())
 
 
 def test_the_two_commands_work_with_nothing_else_given(home):

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile
-from hostile_audio import DECODED, RATE, REFUSED, encoded, encoded_by_ffmpeg, sound, vbr_mp3
+from hostile_audio import DECODED, REFUSED, encoded, encoded_by_ffmpeg, sound, vbr_mp3
 
 from tune_cache.audio import REASONS, DecodePool, decode, header_seconds
 from tune_cache.errors import AudioError
@@ -43,19 +43,12 @@ def test_file_is_decoded_whole(case, tmp_path):
         assert case.note in "; ".join(audio.facts.notes)
     else:
         assert audio.facts.notes == ()
-    if not case.is_silent and case.seconds > 1:  # the tone is there to the last half second
-        pieces = (
-            audio.samples[: -(TARGET // 4)].reshape(1, -1)
-            if case.seconds == 9
-            else [
-                audio.samples[start : start + TARGET // 4]
-                for start in range(0, len(audio.samples) - TARGET // 2, TARGET // 4)
-            ]
-        )
-        assert all(np.std(piece) > 0.01 for piece in pieces)
+    if not case.is_silent:  # no stretch of zeros stands for what was not decoded
+        for start in range(0, len(audio.samples) - TARGET // 4, TARGET // 4):
+            assert np.std(audio.samples[start : start + TARGET // 4]) > 1e-4
 
 
-@pytest.mark.parametrize("case", (*REFUSED, *DECODED), ids=by_id)
+@pytest.mark.parametrize("case", [*REFUSED, *DECODED], ids=by_id)
 def test_header_duration_never_raises_or_blocks(case, tmp_path):
     seconds = header_seconds(case.make(tmp_path))
     assert seconds is None or seconds >= 0
@@ -161,16 +154,3 @@ def test_twenty_minutes_are_decoded_in_little_more_than_their_own_size(tmp_path)
         tracemalloc.stop()
     assert audio.facts.n_samples == 1200 * TARGET
     assert peak_bytes < audio.samples.nbytes + (8 << 20)
-
-
-def test_a_header_that_promises_ten_hours_takes_no_memory_for_them(tmp_path):
-    path = tmp_path / "a.flac"
-    flac = bytearray(encoded("FLAC"))
-    n_frames = 36_000 * RATE  # 36 bits, the last of them in bytes 21 to 25
-    flac[21] = (flac[21] & 0xF0) | (n_frames >> 32)
-    flac[22:26] = (n_frames & 0xFFFF_FFFF).to_bytes(4, "big")
-    path.write_bytes(flac)
-    audio = decode(path, sample_rate_hz=TARGET)
-    assert audio.facts.n_samples == 3 * TARGET
-    assert audio.samples.nbytes == 4 * 3 * TARGET
-    assert audio.facts.notes == ("header says 36000.0 s, decoded 3.0 s",)

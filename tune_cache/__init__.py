@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         dataset_ls,
         dataset_scan,
     )
+    from tune_cache.commands.demo import demo
     from tune_cache.commands.extract import extract
     from tune_cache.commands.probe import probe
     from tune_cache.commands.report import report
@@ -38,6 +39,7 @@ _NAMES = {
     "dataset_info": "tune_cache.commands.datasets",
     "dataset_ls": "tune_cache.commands.datasets",
     "dataset_scan": "tune_cache.commands.datasets",
+    "demo": "tune_cache.commands.demo",
     "extract": "tune_cache.commands.extract",
     "load_dataset": "tune_cache.datasets.catalog",
     "open_store": "tune_cache.cache.store",
@@ -55,6 +57,7 @@ __all__ = [
     "dataset_info",
     "dataset_ls",
     "dataset_scan",
+    "demo",
     "extract",
     "load_dataset",
     "open_store",

@@ -98,7 +98,7 @@ def _by_libsndfile(
         mono.drain(sndfile_blocks(descriptor, container, mono.reading))
     except SoundFileError as error:
         complaint = said(error)
-        if mono.reading.is_open and container not in OPEN_ENDED:
+        if mono.reading.rate_hz and container not in OPEN_ENDED:
             found = f"breaks off after {mono.seconds}, its header says {mono.promised}: {complaint}"
             raise failure("truncated", found) from error
     held = mpeg_samples(descriptor) if container == "mp3" else 0

@@ -20,7 +20,7 @@ import numpy as np
 
 from tune_cache.audio.containers import CONTAINERS, OPEN_ENDED
 from tune_cache.audio.failures import failure
-from tune_cache.audio.mono import Blocks, Reading
+from tune_cache.audio.mono import Blocks, Reading, check_limits
 
 __all__ = ["ffmpeg_blocks", "ffmpeg_seconds"]
 
@@ -43,7 +43,8 @@ def ffmpeg_blocks(descriptor: int, container: str, reading: Reading) -> Blocks:
 
     n_damaged = 0
     with _audio_stream(descriptor, container) as (file, stream, seconds):
-        reading.is_open = True
+        check_limits(stream.rate, stream.channels)
+        reading.rate_hz = stream.rate
         if seconds is not None and container not in OPEN_ENDED:
             reading.header_frames = round(seconds * stream.rate)
         planar = av.AudioResampler(format="fltp")  # changes the sample type only
@@ -74,6 +75,8 @@ def _audio_stream(descriptor: int, container: str) -> Iterator[tuple[Any, Any, f
             if not file.streams.audio:
                 raise failure("not-audio", f"is {container} without an audio stream")
             stream = file.streams.audio[0]
+            if stream.codec_context is None:
+                raise failure("unreadable", f"is {container} with an unknown codec")
             seconds = None
             if stream.duration is not None and stream.time_base is not None:
                 seconds = float(stream.duration * stream.time_base)
@@ -83,4 +86,5 @@ def _audio_stream(descriptor: int, container: str) -> Iterator[tuple[Any, Any, f
     except (av.FFmpegError, ValueError) as error:  # ValueError: the format changes midway
         if isinstance(error, MemoryError):
             raise
-        raise failure("unreadable", f"cannot be decoded: {error}") from error
+        said = getattr(error, "strerror", None) or error
+        raise failure("unreadable", f"cannot be decoded: {said}") from error

@@ -91,7 +91,7 @@ class Reading:
     """What a decoder says besides samples, filled in while it reads."""
 
     decoder: str
-    is_open: bool = False  # the header was understood
+    rate_hz: int = 0  # known as soon as the header is understood
     header_frames: int | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -114,7 +114,7 @@ class Mono:
 
     @property
     def seconds(self) -> str:
-        return f"{self.n_frames / max(1, self.rate_hz):.1f} s"
+        return f"{self.n_frames / (self.rate_hz or 1):.1f} s"
 
     def is_shorter_than(self, n_frames: int) -> bool:
         """Whether there are more frames than this one has, beyond what decoders differ by."""
@@ -123,7 +123,7 @@ class Mono:
     @property
     def promised(self) -> str:
         frames = self.reading.header_frames
-        return f"{frames / max(1, self.rate_hz):.1f} s" if frames else "an unknown length"
+        return f"{frames / self.reading.rate_hz:.1f} s" if frames else "an unknown length"
 
     def drain(self, blocks: Blocks) -> None:
         """Take all blocks; what was taken stays, and is complete, if they raise."""

@@ -38,6 +38,7 @@ from tune_cache.specs import ChannelRule
 __all__ = ["DecodePool"]
 
 START_SECONDS = 60.0  # of patience with a worker's imports on a busy machine
+FATAL = ("crashed", "memory", "timeout")  # the worker is not used again
 # a plain interpreter: multiprocessing would run the caller's main module again
 _STARTER = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -161,31 +162,30 @@ class DecodePool:
     def _serve(self) -> None:
         """Pass orders to one worker, and start another where it fell."""
         worker: _Worker | None = None
-        try:
-            while (order := self._orders.get()) is not None:
-                track_id, path, future = order
-                if not future.set_running_or_notify_cancel():
-                    continue
+        while (order := self._orders.get()) is not None:
+            track_id, path, future = order
+            if not future.set_running_or_notify_cancel():
+                continue
+            answer: DecodedAudio | Exception | None = None
+            while answer is None:
+                is_fresh = worker is None
                 try:
-                    answer = None
-                    while answer is None:
-                        worker, is_fresh = worker or self._start(), worker is None
-                        try:
-                            answer = worker.decode(track_id, path, self._timeout_seconds)
-                        except AudioError as error:
-                            # whatever an old worker died of, this file may not be to blame
-                            if is_fresh or error.reason not in ("crashed", "memory"):
-                                raise
-                        finally:
-                            if not worker.is_usable:
-                                self._discard(worker)
-                                worker = None
-                    future.set_result(answer)
+                    worker = worker or self._start()
+                    answer = worker.decode(track_id, path, self._timeout_seconds)
                 except Exception as error:  # noqa: BLE001  # belongs to whoever asks for the result
-                    future.set_exception(CancelledError() if self._closed else error)
-        finally:
-            if worker is not None:
-                self._discard(worker)
+                    reason = error.reason if isinstance(error, AudioError) else "crashed"
+                    if worker is not None and reason in FATAL:
+                        self._discard(worker)
+                        worker = None
+                    # what an old worker died of need not be this file's fault: try a new one
+                    if is_fresh or reason not in FATAL or reason == "timeout":
+                        answer = error
+            if isinstance(answer, Exception):
+                future.set_exception(CancelledError() if self._closed else answer)
+            else:
+                future.set_result(answer)
+        if worker is not None:
+            self._discard(worker)
 
     def _start(self) -> _Worker:
         worker = _Worker(self._settings)
@@ -216,7 +216,6 @@ class _Worker:
     """One decoder process, as seen from the thread that owns it."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
-        self.is_usable = True
         orders, self._orders = os.pipe()
         self._results, results = os.pipe()
         arguments = (json.dumps(sys.path), json.dumps({**settings, "results": results}))
@@ -244,7 +243,7 @@ class _Worker:
             ) from error
 
     def decode(self, track_id: str, path: Path, timeout_seconds: float) -> DecodedAudio:
-        """Have one file decoded; after an error look at ``is_usable``."""
+        """Have one file decoded."""
         deadline = time.monotonic() + timeout_seconds
         header = bytearray(HEADER.size)
         try:
@@ -256,17 +255,14 @@ class _Worker:
             samples = np.empty(n_samples, np.float32)
             self._read(samples.view(np.uint8).data, deadline)
         except (EOFError, BrokenPipeError) as error:
-            self.is_usable = False
             refusal = failure("crashed", f"brought the decoder down: {self._fate()}")
             raise about(path, track_id, refusal) from error
         except TimeoutError as error:
-            self.is_usable = False
             refusal = failure("timeout", f"was not decoded within {timeout_seconds:g} s")
             raise about(path, track_id, refusal) from error
         answer = json.loads(text)
         if "reason" in answer:
             reason = answer["reason"]
-            self.is_usable = reason != "memory"  # its heap may be in pieces
             raise AudioError(
                 answer["message"], hint=REASONS[reason], track_id=track_id, reason=reason
             )

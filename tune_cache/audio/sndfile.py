@@ -95,8 +95,8 @@ def sndfile_blocks(descriptor: int, container: str, reading: Reading) -> Blocks:
     for link in links:
         source = _stream(descriptor) if link is None else _Stream(io.BytesIO(link))
         with source as file:
-            reading.is_open = True
             check_limits(file.samplerate, file.channels)
+            reading.rate_hz = reading.rate_hz or file.samplerate
             if file.frames < UNKNOWN_FRAMES:
                 reading.header_frames = (reading.header_frames or 0) + _promised_frames(file)
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
@@ -107,7 +107,7 @@ def _promised_frames(file: soundfile.SoundFile) -> int:
     """Frames that the header promises, where libsndfile has corrected it by the file's size."""
     for claimed, present in _CORRECTION.findall(file.extra_info):
         if int(present) < int(claimed) < STREAMED_BYTES:
-            return round(file.frames * int(claimed) / int(present))
+            return int(file.frames) * int(claimed) // int(present)
     return int(file.frames)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 DONE, FAILED, USAGE, SOME_FAILED, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
-class Tail(str, Enum):
+class Tail(StrEnum):
     """Values of --tail."""
 
     keep = "keep"
@@ -19,7 +19,7 @@ class Tail(str, Enum):
     pad = "pad"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """Values of --format."""
 
     text = "text"

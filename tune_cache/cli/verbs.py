@@ -1,4 +1,4 @@
-"""``tune extract``, ``probe``, ``report``: options in, one public function each."""
+"""``tune extract``, ``probe``, ``report``, ``demo``: options in, one public function each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    for verb in (extract, probe, report):
+    for verb in (extract, probe, report, demo):
         app.command()(verb)
 
 
@@ -179,3 +179,19 @@ def report(
     found = run(dataset, task=task or (), encoder=encoder, every=every, cache_dir=cache_dir)
     form = "json" if json else format.value
     typer.echo(results(found.runs, form=form, command="report", dataset=found.dataset))
+
+
+def demo(cache_dir: CacheDir = None, json: AsJson = False) -> None:
+    """Compose a small dataset, encode and probe it: the whole tool in two minutes."""
+    from tune_cache.commands.demo import demo as run
+    from tune_cache.commands.show import demo_report, started
+    from tune_cache.commands.terminal import ExtractProgress, render_progress
+
+    with ExtractProgress() as progress:
+        found = run(
+            cache_dir=cache_dir,
+            on_progress=progress,
+            on_start=started,
+            on_render=render_progress,
+        )
+    typer.echo(demo_report(found, as_json=json))

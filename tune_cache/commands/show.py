@@ -16,6 +16,7 @@ from typing import Any
 
 from tune_cache.cache.store import Store
 from tune_cache.commands.datasets import dataset_rows
+from tune_cache.commands.demo import DemoReport
 from tune_cache.commands.extract import ExtractReport
 from tune_cache.commands.terminal import say
 from tune_cache.datasets.base import Dataset, Problem
@@ -33,6 +34,7 @@ from tune_cache.reports.tables import (
 )
 
 __all__ = [
+    "demo_report",
     "describe_dataset",
     "describe_store",
     "extract_report",
@@ -258,3 +260,16 @@ def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
                 value = f"{value:.6g}"
             lines.append(f"{indent}{printable(name)}: {printable(value)}")
     return lines
+
+
+def demo_report(report: DemoReport, *, as_json: bool) -> str:
+    """The table of the demo, and every file and folder it wrote."""
+    runs = [run for found in report.probes for run in found.runs]
+    text = results(runs, form="json" if as_json else "text", command="demo", dataset="demo")
+    if as_json:
+        return text
+    stores = [outcome.path for found in report.extracts for outcome in found.outcomes]
+    lines = [text, "", "written:", f"  music    {report.folder}"]
+    lines += [f"  vectors  {path}" for path in stores]
+    lines += [f"  results  {report.results}"]
+    return "\n".join(lines)

@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tune_cache.cache.work import Progress
+from tune_cache.datasets.demo import DemoProgress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-__all__ = ["ExtractProgress", "say"]
+__all__ = ["ExtractProgress", "render_progress", "say"]
 
 LINE_EVERY_SECONDS = 15.0
 
@@ -22,6 +23,12 @@ def say(text: str) -> None:
     """Write one line for the person at the terminal, never mixed into results."""
     sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
     sys.stderr.flush()
+
+
+def render_progress(event: DemoProgress) -> None:
+    """Tell of the rendering of the demo at its beginning and at its end."""
+    if event.n_done in (1, event.n_tracks):
+        say(f"composed and rendered {event.n_done} of {event.n_tracks} demo tracks")
 
 
 class ExtractProgress:

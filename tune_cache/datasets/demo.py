@@ -188,7 +188,7 @@ def render_track(track: DemoTrack, piece: Piece) -> Samples:
         rng,
         room=int(rng.integers(0, 4)),
         wet=float(rng.uniform(0.05, 0.35)),
-        tilt=0.12 * (piece.brightness - 2) + 0.06 * float(rng.normal()),
+        tilt=0.26 * (piece.brightness - 2) + 0.06 * float(rng.normal()),
         hiss=float(10 ** rng.uniform(-3.2, -2.2)),
         loudness_db=track.loudness_db,
     )

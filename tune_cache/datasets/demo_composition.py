@@ -32,7 +32,7 @@ __all__ = ["Piece", "arrange", "compose", "write_song"]
 SECTION_SECONDS = 8.0
 LAST_CHORD_SECONDS = 1.2  # at least
 BORROWED = 0.12  # share of instruments that come from another style
-NOISE = 0.35  # of how a piece feels: listeners disagree
+NOISE = 0.3  # of how a piece feels: listeners disagree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +128,10 @@ def compose(song: Song, rng: np.random.Generator, *, seconds: float) -> Piece:
     The form is cut at the last whole bar that fits; then the final chord rings.
     """
     arrangement = arrange(song, rng)
-    band = Band(
-        replace(song, tonic=(song.tonic + arrangement.transposition) % 12), arrangement, rng
-    )
+    song = replace(song, tonic=(song.tonic + arrangement.transposition) % 12)
+    band = Band(song, arrangement, rng)
     bar_seconds = 60 / arrangement.tempo * band.rules.beats
+    cell_seconds = bar_seconds / band.n_cells
     opening = float(rng.uniform(0.03, 0.4))
     n_bars = max(1, int((seconds - opening - LAST_CHORD_SECONDS) / bar_seconds))
     has_intro = bool(rng.random() < 0.6)
@@ -145,12 +145,11 @@ def compose(song: Song, rng: np.random.Generator, *, seconds: float) -> Piece:
         brightness = min(4, round(arrangement.brightness + lift))
         for stroke in band.play(bar):
             late, harder = rng.normal(size=2).tolist()  # nobody plays like a machine
-            duration = stroke.n_cells * bar_seconds / band.n_cells
+            at = start + stroke.cell * cell_seconds + 0.006 * late
+            duration = stroke.n_cells * cell_seconds
             events.append(
                 Event(
-                    start_seconds=max(
-                        0.0, start + stroke.cell * bar_seconds / band.n_cells + 0.006 * late
-                    ),
+                    start_seconds=max(0.0, at),
                     duration_seconds=duration - min(0.6 * arrangement.staccato * duration, 0.2),
                     pitch=stroke.pitch,
                     level=stroke.level * (1 + 0.3 * lift) * max(0.0, 1 + 0.12 * harder),
@@ -159,17 +158,11 @@ def compose(song: Song, rng: np.random.Generator, *, seconds: float) -> Piece:
                 )
             )
     end = opening + n_bars * bar_seconds
-    for stroke in band.end():
-        events.append(
-            Event(
-                end,
-                seconds - end,
-                stroke.pitch,
-                stroke.level,
-                stroke.instrument,
-                round(arrangement.brightness),
-            )
-        )
+    last_brightness = round(arrangement.brightness)
+    events += [
+        Event(end, seconds - end, pitch, level, instrument, last_brightness)
+        for instrument, _, _, pitch, level in band.end()
+    ]
     arousal, valence = _feeling(song, arrangement, events, seconds)
     disagreement = NOISE * rng.normal(size=2)
     return Piece(
@@ -188,8 +181,8 @@ def _feeling(
     pace = math.log2(len(events) / seconds / 9)
     glow = arrangement.brightness - 2.1
     touch = arrangement.staccato - 0.4
-    lead = [event.pitch for event in events if event.instrument == arrangement.lead]
-    height = (sum(lead) / len(lead) - 72) / 6
-    arousal = 0.65 * pace + 0.3 * glow + touch + 0.4 * (arrangement.has_drums - 0.5)
-    valence = 0.45 * MODES[song.mode].happiness + 0.65 * glow + 0.45 * height + 0.1 * pace - 0.1
+    pitches = [event.pitch for event in events if event.pitch]
+    height = (sum(pitches) / len(pitches) - 60) / 6
+    arousal = 0.7 * pace + 0.2 * glow + touch + 0.4 * (arrangement.has_drums - 0.5)
+    valence = 0.4 * MODES[song.mode].happiness + 0.8 * glow + 0.3 * height - 0.1
     return arousal, valence

@@ -158,7 +158,7 @@ def _table(instrument: str, pitch: int, brightness: int) -> tuple[Samples, Sampl
         amplitudes[1::2] *= 0.08
     for formant_hz in timbre.formants_hz:
         amplitudes *= 1 + 2.5 * np.exp(-0.5 * ((k * frequency_hz / formant_hz - 1) / 0.18) ** 2)
-    amplitudes *= k ** (0.3 * (brightness - 2.5))
+    amplitudes *= k ** (0.4 * (brightness - 2.5))
     phases = np.exp(2j * np.pi * np.abs(noise(len(k), instrument, pitch)))
     tables = []
     for share in (k**-0.7, 1 - k**-0.7):
@@ -208,7 +208,7 @@ def _string(instrument: str, pitch: int, n_held: int, brightness: int) -> Sample
     n_samples = n_held + int(timbre.release_seconds * RATE_HZ)
     k = np.arange(1, max(2, min(PERIOD // 2, int(HIGHEST_HZ / frequency_hz) + 1)))
     start = k**-timbre.rolloff * (0.3 + np.abs(np.sin(0.17 * np.pi * k)))
-    start *= k ** (0.3 * (brightness - 2))
+    start *= k ** (0.4 * (brightness - 2))
     phases = np.exp(2j * np.pi * np.abs(noise(len(k), instrument, pitch)))
     loss = (1 + 0.03 * k**1.6) / (timbre.decay_seconds * frequency_hz)
     n_periods = int(n_samples * frequency_hz / RATE_HZ) + 2
@@ -240,7 +240,7 @@ def _bar(instrument: str, pitch: int, n_held: int, brightness: int) -> Samples:
             break
         decay_seconds = timbre.decay_seconds * (220 / frequency_hz) ** 0.4 / ratio**0.6
         n_sounding = min(n_samples, int(6 * decay_seconds * RATE_HZ))
-        amplitude = ratio ** (-timbre.rolloff + 0.3 * (brightness - 2))
+        amplitude = ratio ** (-timbre.rolloff + 0.4 * (brightness - 2))
         fall = np.exp(time[:n_sounding] * np.float32(-1 / decay_seconds))
         out[:n_sounding] += amplitude * fall * _sine(_cycles(ratio * frequency_hz, n_sounding))
     return out * _damping(n_held, n_samples)

@@ -83,8 +83,8 @@ STYLES: dict[str, Style] = {
         basses_by=("upright bass", "upright bass", "pedal"),
     ),
     "chorale": Style(
-        beats=4, tempo=(64, 112), modes={"ionian": 0.5, "aeolian": 0.3, "dorian": 0.2}, register=67, low=48,
-        brightness=1.5, staccato=0.15,
+        beats=4, tempo=(64, 112), modes={"ionian": 0.5, "aeolian": 0.3, "dorian": 0.2},
+        register=67, low=48, brightness=1.5, staccato=0.15,
         rhythms=("x.......", "x...x...", "x.x.x...", "x.x.x.x.", "x.xxx.xx"),
         basses=("R.......", "R...3...", "R.3.5.a."), comps=("x.......", "x...x...", "x.x.x.x."),
         drums=({}, {"tom": "o......."}, {"tom": "x...o...", "brush": "....x..."}),

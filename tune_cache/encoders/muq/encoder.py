@@ -175,7 +175,7 @@ class MuqEncoder:
             on_cpu=self.device.type == "cpu",
             max_memory_bytes=self.max_memory_bytes,
         )
-        batch = torch.from_numpy(np.ascontiguousarray(waveforms))
+        batch = torch.from_numpy(np.require(waveforms, requirements=["C", "W"]))
         if self.device.type == "cuda":
             # a pinned block is not reused before the copy from it is over
             batch = batch.pin_memory().to(self.device, non_blocking=True)

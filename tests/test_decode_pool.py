@@ -1,0 +1,239 @@
+"""Decoding in processes: whatever befalls one file, the others do not notice."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hostile_audio import encoded
+
+from tune_cache.audio import DecodePool, decode, pool
+from tune_cache.errors import AudioError, TuneCacheError
+
+TARGET = 24_000
+
+# a worker whose decoder is as bad as a file's name says
+VILE_STARTER = """
+import json, os, signal, sys
+sys.path[:] = json.loads(sys.argv[1])
+from tune_cache.audio import worker
+decode = worker.decode
+def vile(path, **settings):
+    if "segv" in path.name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "exit" in path.name:
+        os._exit(7)
+    if "hang" in path.name:
+        signal.pause()
+    if "bug" in path.name:
+        raise ValueError("what is this")
+    return decode(path, **settings)
+worker.decode = vile
+worker.main(**json.loads(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def vile(monkeypatch):
+    monkeypatch.setattr(pool, "_STARTER", VILE_STARTER)
+
+
+@pytest.fixture
+def good(tmp_path) -> Path:
+    path = tmp_path / "good.flac"
+    path.write_bytes(encoded("FLAC", seconds=1))
+    return path
+
+
+def named(tmp_path, name: str) -> Path:
+    path = tmp_path / name
+    path.write_bytes(encoded("WAV", seconds=1))
+    return path
+
+
+def worker_ids() -> set[int]:
+    """Processes that this one has started."""
+    return {
+        int(entry)
+        for thread in Path("/proc/self/task").iterdir()
+        for entry in (thread / "children").read_text().split()
+    }
+
+
+def n_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_pool_equals_decoding_here(tmp_path, n_workers):
+    paths = []
+    for index, kind in enumerate(["WAV", "FLAC", "OGG", "MP3", "AIFF"]):
+        paths.append(tmp_path / os.fsdecode(b"\xff%d" % index))
+        paths[-1].write_bytes(encoded(kind, seconds=index + 1))
+    with DecodePool(n_workers, sample_rate_hz=TARGET, channels="first") as decoders:
+        for path, (track_id, future) in zip(
+            paths, decoders.imap((str(path), path) for path in paths), strict=True
+        ):
+            expected = decode(path, sample_rate_hz=TARGET, channels="first")
+            assert track_id == str(path)
+            assert future.result().facts == expected.facts
+            np.testing.assert_array_equal(future.result().samples, expected.samples)
+            assert future.result().samples.flags.writeable == expected.samples.flags.writeable
+
+
+def test_errors_come_back_as_they_are_raised_here(tmp_path):
+    path = tmp_path / "missing.wav"
+    with pytest.raises(AudioError) as here:
+        decode(path, sample_rate_hz=TARGET, track_id="t")
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        there = decoders.submit("t", path).exception()
+    assert isinstance(there, AudioError)
+    for field in ("message", "hint", "track_id", "reason"):
+        assert getattr(there, field) == getattr(here.value, field)
+
+
+def test_an_empty_result_travels(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones(1), 192_000)  # an eighth of a sample at 24 kHz
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        assert decoders.submit("t", path).result().samples.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "said"),
+    [
+        ("segv.wav", "crashed", "SIGSEGV"),
+        ("exit.wav", "crashed", "exit code 7"),
+        ("bug.wav", "crashed", "what is this"),
+        ("hang.wav", "timeout", "not decoded within 0.5 s"),
+    ],
+)
+def test_a_fatal_file_costs_itself_only(vile, tmp_path, good, name, reason, said):
+    bad = named(tmp_path, name)
+    with DecodePool(1, sample_rate_hz=TARGET, timeout_seconds=0.5) as decoders:
+        before, fatal, after = (decoders.submit(path.name, path) for path in (good, bad, good))
+        error = fatal.exception()
+        assert isinstance(error, AudioError)
+        assert (error.reason, error.track_id) == (reason, name)
+        assert said in error.message
+        assert repr(str(bad)) in error.message
+        np.testing.assert_array_equal(before.result().samples, after.result().samples)
+
+
+def test_a_worker_that_died_idle_costs_no_track(good):
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        decoders.submit("a", good).result()
+        (worker,) = worker_ids()
+        os.kill(worker, signal.SIGKILL)
+        assert decoders.submit("b", good).result().facts.n_samples == TARGET
+
+
+def test_a_file_that_outgrows_its_memory_costs_itself_only(tmp_path, good):
+    long = tmp_path / "long.flac"
+    with soundfile.SoundFile(long, "w", 8000, 1, "PCM_16") as file:
+        for _ in range(20):
+            file.write(np.zeros(60 * 8000, np.int16))  # 115 MB at 24 kHz
+    with DecodePool(1, sample_rate_hz=TARGET, memory_bytes=64 << 20) as decoders:
+        fatal, after = decoders.submit("long", long), decoders.submit("good", good)
+        error = fatal.exception()
+        assert isinstance(error, AudioError)
+        assert error.reason == "memory"
+        assert after.result().facts.n_samples == TARGET
+
+
+def test_a_pool_that_cannot_start_blames_no_file(monkeypatch, good):
+    monkeypatch.setattr(pool, "_STARTER", "import sys; sys.exit(3)")
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        error = decoders.submit("t", good).exception()
+    assert isinstance(error, TuneCacheError)
+    assert not isinstance(error, AudioError)
+    assert "exit code 3" in str(error)
+
+
+def test_imap_reads_no_further_ahead_than_it_is_told(good):
+    taken = []
+
+    def tracks():
+        for index in range(9):
+            taken.append(index)
+            yield str(index), good
+
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        for index, (track_id, _) in enumerate(decoders.imap(tracks(), n_ahead=3)):
+            assert track_id == str(index)
+            assert len(taken) <= index + 4
+    assert len(taken) == 9
+
+
+def test_imap_left_early_leaves_nothing_queued(vile, tmp_path, good):
+    hang = named(tmp_path, "hang.wav")
+    with DecodePool(1, sample_rate_hz=TARGET, timeout_seconds=0.5) as decoders:
+        rows = decoders.imap([("a", good), ("b", hang), ("c", hang)], n_ahead=3)
+        next(rows)
+        rows.close()
+        assert decoders.submit("d", good).result().facts.n_samples == TARGET
+
+
+def test_close_ends_what_hangs_and_leaves_nothing_behind(vile, tmp_path, good):
+    hang = named(tmp_path, "hang.wav")
+    before = n_descriptors()
+    with DecodePool(2, sample_rate_hz=TARGET, timeout_seconds=600) as decoders:
+        decoders.submit("a", good).result()
+        running = [decoders.submit("b", hang) for _ in range(4)]
+    assert all(isinstance(_outcome(future), CancelledError) for future in running)
+    assert worker_ids() == set()
+    assert n_descriptors() == before
+    with pytest.raises(RuntimeError, match="closed"):
+        decoders.submit("c", good)
+
+
+def _outcome(future):
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error
+
+
+def test_workers_end_with_a_killed_parent_even_in_the_middle_of_a_file(tmp_path):
+    hang = named(tmp_path, "hang.wav")
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from tune_cache.audio import DecodePool, pool
+pool._STARTER = {VILE_STARTER!r}
+decoders = DecodePool(1, sample_rate_hz=24000)
+decoders.submit("a", Path("missing")).exception()
+decoders.submit("b", Path({str(hang)!r}))
+(worker,) = decoders._workers
+print(worker._process.pid, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        worker = os.pidfd_open(int(parent.stdout.readline()))
+        try:
+            parent.kill()
+            ended, _, _ = select.select([worker], [], [], 30)
+        finally:
+            os.close(worker)
+    assert ended, "the worker outlived its parent"
+
+
+def test_the_worker_is_light():
+    script = """
+import sys, tune_cache.audio.worker
+print(sorted({"torch", "av", "scipy", "zarr", "sklearn", "multiprocessing"} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert answer.stdout == b"[]\n"
