@@ -11,6 +11,7 @@ import io
 import os
 import socket
 import struct
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,24 +50,24 @@ def encoded(kind: str, subtype: str | None = None, rate: int = RATE, **of_sound)
     return buffer.getvalue()
 
 
-def encoded_by_ffmpeg(kind: str, codec: str, rate: int = RATE) -> bytes:
+def encoded_by_ffmpeg(kind: str, codec: str, rate: int = RATE, **options: str) -> bytes:
     """A healthy file's bytes by FFmpeg."""
     import av
 
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=kind) as file:
-        stream = file.add_stream(codec, rate=rate)
-        stream.layout = "mono"
-        stream.bit_rate = 96_000
-        resampler = av.AudioResampler(stream.format.name, "mono", rate, stream.frame_size)
-        frame = av.AudioFrame.from_ndarray(
-            sound(rate=rate).T.astype(np.float32), format="flt", layout="mono"
-        )
-        frame.sample_rate = rate
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            file.mux(stream.encode(part))
-        file.mux(stream.encode(None))
-    return buffer.getvalue()
+    with tempfile.NamedTemporaryFile() as temporary:  # some options read what was written
+        with av.open(temporary.name, "w", format=kind, options=options) as file:
+            stream = file.add_stream(codec, rate=rate)
+            stream.layout = "mono"
+            stream.bit_rate = 96_000
+            resampler = av.AudioResampler(stream.format.name, "mono", rate, stream.frame_size)
+            frame = av.AudioFrame.from_ndarray(
+                sound(rate=rate).T.astype(np.float32), format="flt", layout="mono"
+            )
+            frame.sample_rate = rate
+            for part in [*resampler.resample(frame), *resampler.resample(None)]:
+                file.mux(stream.encode(part))
+            file.mux(stream.encode(None))
+        return Path(temporary.name).read_bytes()
 
 
 def vbr_mp3() -> bytes:
@@ -226,13 +227,17 @@ def _link(target: str) -> Callable[[Path], Path]:
     return make
 
 
-def _chain(*links: bytes) -> bytes:
-    return b"".join(links)
+def _noise(n_bytes: int) -> bytes:
+    return np.random.default_rng(3).bytes(n_bytes)
 
 
 def _vorbis(rate: int = RATE, n_channels: int = 1) -> bytes:
-    # libsndfile draws the serial number of a stream; links of a chain need different ones
     return encoded("OGG", "VORBIS", rate, n_channels=n_channels)
+
+
+def _noisy_mp3() -> bytes:
+    mp3 = encoded("MP3")
+    return mp3[:9000] + _noise(3000) + mp3[9000:]
 
 
 def _half(content: bytes) -> bytes:
@@ -251,9 +256,10 @@ REFUSED = (
     Case("device", lambda folder: Path("/dev/zero"), "not-a-file"),
     _is("no bytes", "a.wav", lambda: b"", reason="empty"),
     _is("header without samples", "a.wav", lambda: encoded("WAV", seconds=0), reason="empty"),
+    _is("WAV cut behind its header", "a.wav", lambda: encoded("WAV")[:44], reason="empty"),
     _is("text", "a.mp3", lambda: b"this is no music\n" * 9000, reason="not-audio"),
     _is("UTF-16 text", "a.mp3", lambda: "ÿûmusic".encode("utf-16") * 500, reason="not-audio"),
-    _is("noise", "a.wav", lambda: np.random.default_rng(3).bytes(99_999), reason="not-audio"),
+    _is("noise", "a.wav", lambda: _noise(99_999), reason="not-audio"),
     _is("zeros", "a.wav", lambda: bytes(99_999), reason="not-audio"),
     _is("picture", "a.flac", lambda: b"\x89PNG\r\n\x1a\n" + bytes(999), reason="not-audio"),
     _is("one byte", "a.wav", lambda: b"R", reason="not-audio"),
@@ -273,7 +279,24 @@ REFUSED = (
     _is("header of a FLAC", "a.flac", lambda: encoded("FLAC")[:30], reason="unreadable"),
     _is("header of a WAV", "a.wav", lambda: encoded("WAV")[:20], reason="unreadable"),
     _is("header of an Ogg", "a.ogg", lambda: _vorbis()[:60], reason="unreadable"),
-    _is("index of an m4a lost", "a.m4a", lambda: _half(encoded_by_ffmpeg("mp4", "aac")), reason="unreadable"),
+    _is(
+        "index of an m4a lost",
+        "a.m4a",
+        lambda: _half(encoded_by_ffmpeg("mp4", "aac")),
+        reason="unreadable",
+    ),
+    _is(
+        "end of an m4a lost",
+        "a.m4a",
+        lambda: _half(encoded_by_ffmpeg("mp4", "aac", movflags="faststart")),
+        reason="truncated",
+    ),
+    _is(
+        "end of a webm lost",
+        "a.webm",
+        lambda: _half(encoded_by_ffmpeg("webm", "libopus", 48_000)),
+        reason="truncated",
+    ),
     _is("NaN", "a.wav", lambda: float_wav(np.nan), reason="non-finite"),
     _is("infinity", "a.wav", lambda: float_wav(np.inf, -np.inf), reason="non-finite"),
     _is("beyond float32", "a.wav", lambda: float_wav(1e300, subtype="DOUBLE"), reason="non-finite"),
@@ -281,21 +304,50 @@ REFUSED = (
     _is("33 channels", "a.wav", lambda: pcm_wav(33, RATE), reason="too-many-channels"),
     _is("1 kHz", "a.wav", lambda: pcm_wav(1, 1000), reason="bad-rate"),
     _is("768 kHz", "a.wav", lambda: pcm_wav(1, 768_000), reason="bad-rate"),
-)  # fmt: skip
+)
 
 DECODED = (
     *(
         _is(f"WAV {subtype}", "a.wav", lambda s=subtype: encoded("WAV", s))
-        for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "MS_ADPCM")
+        for subtype in (
+            "PCM_U8",
+            "PCM_16",
+            "PCM_24",
+            "PCM_32",
+            "FLOAT",
+            "DOUBLE",
+            "ULAW",
+            "MS_ADPCM",
+        )
     ),
     *(
         _is(f"{rate} Hz", "a.wav", lambda r=rate: encoded("WAV", "PCM_16", r, seconds=1), seconds=1)
-        for rate in (4000, 8000, 11_025, 16_000, 24_000, 44_056, 44_100, 48_000, 96_000, 192_000, 384_000)
+        for rate in (
+            4000,
+            8000,
+            11_025,
+            16_000,
+            24_000,
+            44_056,
+            44_100,
+            48_000,
+            96_000,
+            192_000,
+            384_000,
+        )
     ),
     *(
         _is(f"{kind} {subtype}", f"a.{kind.lower()}", lambda k=kind, s=subtype: encoded(k, s))
-        for kind, subtype in (("FLAC", "PCM_24"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "PCM_16"),
-                              ("W64", "PCM_16"), ("RF64", "PCM_16"), ("OGG", "VORBIS"), ("MP3", None))
+        for kind, subtype in (
+            ("FLAC", "PCM_24"),
+            ("AIFF", "PCM_16"),
+            ("AU", "PCM_16"),
+            ("CAF", "PCM_16"),
+            ("W64", "PCM_16"),
+            ("RF64", "PCM_16"),
+            ("OGG", "VORBIS"),
+            ("MP3", None),
+        )
     ),
     _is("Opus", "a.opus", lambda: encoded("OGG", "OPUS", 48_000)),
     _is("16 channels", "a.wav", lambda: encoded("WAV", n_channels=16)),
@@ -307,7 +359,12 @@ DECODED = (
     _is("alac", "a.m4a", lambda: encoded_by_ffmpeg("mp4", "alac")),
     _is("webm", "a.webm", lambda: encoded_by_ffmpeg("webm", "libopus", 48_000)),
     _is("wma", "a.wma", lambda: encoded_by_ffmpeg("asf", "wmav2")),
-    _is("one sample", "a.wav", lambda: encoded("WAV", "FLOAT", 24_000, seconds=1 / 24_000), seconds=1 / 24_000),
+    _is(
+        "one sample",
+        "a.wav",
+        lambda: encoded("WAV", "FLOAT", 24_000, seconds=1 / 24_000),
+        seconds=1 / 24_000,
+    ),
     _is("exact silence", "a.flac", lambda: _zeros(3 * RATE), is_silent=True),
     _is("antiphase", "a.wav", _antiphase, is_silent=True, note="cancel when mixed"),
     _is("integers as floats", "a.wav", lambda: float_wav(32_000.0), note="full scale is 1"),
@@ -315,21 +372,55 @@ DECODED = (
     _is("FLAC of unknown length", "a.flac", flac_of_unknown_length),
     _is("size unknown", "a.wav", lambda: wav_saying(0xFFFF_FFFF)),
     _is("size of zero", "a.wav", lambda: wav_saying(0)),
-    _is("half an Ogg", "a.ogg", lambda: _half(_vorbis()), seconds=0.66, note="last page is missing"),
-    _is("half an mp3", "a.mp3", lambda: _half(encoded("MP3")), seconds=1.4, note="header says 3.0 s, decoded 1"),
+    _is(
+        "half an Ogg", "a.ogg", lambda: _half(_vorbis()), seconds=0.66, note="last page is missing"
+    ),
+    _is(
+        "half an mp3",
+        "a.mp3",
+        lambda: _half(encoded("MP3")),
+        seconds=1.4,
+        note="header says 3.0 s, decoded 1",
+    ),
     _is("VBR mp3", "a.mp3", vbr_mp3, seconds=9),
-    _is("VBR mp3 without Xing header", "a.mp3", lambda: without_xing(vbr_mp3()), seconds=9, note="FFmpeg 9.1 s"),
+    _is(
+        "VBR mp3 without Xing header",
+        "a.mp3",
+        lambda: without_xing(vbr_mp3()),
+        seconds=9,
+        note="FFmpeg 9.1 s",
+    ),
     _is("zeros before an mp3", "a.mp3", lambda: bytes(5000) + encoded("MP3")),
-    _is("noise before an mp3", "a.mp3", lambda: np.random.default_rng(3).bytes(5000) + encoded("MP3")),
-    _is("noise behind an mp3", "a.mp3", lambda: encoded("MP3") + np.random.default_rng(3).bytes(9000)),
-    _is("noise inside an mp3", "a.mp3", lambda: encoded("MP3")[:9000] + np.random.default_rng(3).bytes(3000) + encoded("MP3")[9000:], note="damaged packets left out"),
+    _is("noise before an mp3", "a.mp3", lambda: _noise(5000) + encoded("MP3")),
+    _is("noise behind an mp3", "a.mp3", lambda: encoded("MP3") + _noise(9000)),
+    _is("noise inside an mp3", "a.mp3", _noisy_mp3, note="damaged packets left out"),
     _is("big ID3 tag", "a.mp3", lambda: b"ID3\4\0\0\0\x06\0\0" + bytes(6 << 14) + encoded("MP3")),
-    _is("chained Ogg", "a.ogg", lambda: _chain(_vorbis(), _vorbis()), seconds=6, note="2 streams in a chain"),
-    _is("chain of other rates", "a.ogg", lambda: _chain(_vorbis(), _vorbis(16_000, 2)), seconds=6, note="2 streams"),
+    _is(
+        "chained Ogg",
+        "a.ogg",
+        lambda: _vorbis() + _vorbis(),
+        seconds=6,
+        note="2 streams in a chain",
+    ),
+    _is(
+        "chain of other rates",
+        "a.ogg",
+        lambda: _vorbis() + _vorbis(16_000, 2),
+        seconds=6,
+        note="2 streams",
+    ),
     *(
         _is(f"named {name!r}", name, lambda: encoded("WAV"))
-        for name in ("new\nline.wav", "-rf.wav", "'\"`$(id).wav", "[bold]x[bold].wav", "\x1b[31m.wav",
-                     os.fsdecode(b"\xff\xfe.wav"), "http:..host.wav", "pipe:0.wav")
+        for name in (
+            "new\nline.wav",
+            "-rf.wav",
+            "'\"`$(id).wav",
+            "[bold]x[bold].wav",
+            "\x1b[31m.wav",
+            os.fsdecode(b"\xff\xfe.wav"),
+            "http:..host.wav",
+            "pipe:0.wav",
+        )
     ),
     _is("m4a named like a protocol", "concat:a|b.m4a", lambda: encoded_by_ffmpeg("mp4", "aac")),
-)  # fmt: skip
+)

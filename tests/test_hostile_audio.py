@@ -8,9 +8,10 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile
-from hostile_audio import DECODED, REFUSED, encoded, encoded_by_ffmpeg, sound, vbr_mp3
+from hostile_audio import DECODED, RATE, REFUSED, encoded, encoded_by_ffmpeg, sound, vbr_mp3
 
-from tune_cache.audio import REASONS, DecodePool, decode, header_seconds
+from tune_cache.audio import REASONS, DecodePool, decode, decoding, header_seconds
+from tune_cache.audio.failures import failure
 from tune_cache.errors import AudioError
 
 TARGET = 24_000
@@ -73,6 +74,46 @@ def test_unreadable_by_permission(tmp_path):
     finally:
         os.seteuid(user)
     assert caught.value.reason == "permission"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(MemoryError(), "memory"), (OSError(5, "I/O error"), "unreadable")]
+)
+def test_trouble_of_the_machine_is_told_from_trouble_of_the_file(
+    tmp_path, monkeypatch, error, reason
+):
+    def fail(*_):
+        raise error
+
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded("WAV"))
+    monkeypatch.setattr(decoding, "sndfile_blocks", fail)
+    with pytest.raises(AudioError) as caught:
+        decode(path, sample_rate_hz=TARGET)
+    assert caught.value.reason == reason
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("ffmpeg_breaks_too", [True, False])
+def test_a_lossy_stream_that_breaks_off_is_used_as_far_as_it_goes(
+    tmp_path, monkeypatch, ffmpeg_breaks_too
+):
+    def breaking(descriptor, container, reading):
+        reading.rate_hz = RATE
+        yield RATE, sound().astype(np.float32)
+        raise soundfile.SoundFileRuntimeError("lost sync")
+
+    def broken(*_):
+        raise failure("unreadable", "cannot be decoded either")
+
+    path = tmp_path / "a.ogg"
+    path.write_bytes(encoded("OGG", "VORBIS"))
+    monkeypatch.setattr(decoding, "sndfile_blocks", breaking)
+    if ffmpeg_breaks_too:
+        monkeypatch.setattr(decoding, "ffmpeg_blocks", broken)
+    facts = decode(path, sample_rate_hz=TARGET).facts
+    assert facts.n_samples == 3 * TARGET
+    assert "libsndfile broke off: lost sync" in facts.notes[0]
 
 
 def test_hostile_files_leave_their_neighbours_alone(tmp_path):

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import make_muq_golden as golden
 import numpy as np
 import pytest
 import torch
+from encoder_contract import EncoderContract
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -21,7 +23,7 @@ from tune_cache.encoders.base import get_encoder
 from tune_cache.encoders.muq import ENCODER, NANO, checkpoint, ops
 from tune_cache.encoders.muq import encoder as encoder_module
 from tune_cache.encoders.muq.checkpoint import find_published, open_tensors
-from tune_cache.encoders.muq.config import MuqConfig
+from tune_cache.encoders.muq.config import MuqConfig, n_frames_of
 from tune_cache.encoders.muq.encoder import MuqEncoder, check_precision, find_device
 from tune_cache.encoders.muq.memory import Plan, make_plan, peak_bytes
 from tune_cache.errors import EncoderError
@@ -55,6 +57,22 @@ def tiny(precision: str, **settings) -> MuqEncoder:
         device=CPU,
         **(usual | settings),
     )
+
+
+class TestNano(EncoderContract):
+    factory = NANO
+    load_kwargs: ClassVar = {"device": "cpu"}
+    atol = 1e-5  # items this short share matrix products
+
+    def n_frames(self, n_samples):
+        return n_frames_of(n_samples)
+
+
+class TestFromFolder(EncoderContract):
+    factory = ENCODER
+    describe_kwargs: ClassVar = {"path": golden.FOLDER}
+    load_kwargs: ClassVar = {"path": golden.FOLDER, "device": "cpu"}
+    atol = 1e-5
 
 
 # -- what it is ---------------------------------------------------------------------------------
@@ -142,15 +160,6 @@ def test_silence_and_full_scale_come_out_finite(nano):
     for values in nano.embed(waveforms.astype("f4")).values():
         assert np.isfinite(values).all()
         assert values.dtype == np.float32
-
-
-def test_input_is_left_as_it_was_and_may_be_a_read_only_view(nano):
-    waveforms = golden.waveforms(60_000)
-    view = waveforms[:, ::2]
-    expected, before = nano.embed(view.copy())["mean"], waveforms.copy()
-    view.flags.writeable = False
-    np.testing.assert_array_equal(nano.embed(view)["mean"], expected)
-    np.testing.assert_array_equal(waveforms, before)
 
 
 def test_settings_of_the_caller_neither_matter_nor_change(nano):
@@ -297,15 +306,14 @@ def test_plan_keeps_within_the_memory_or_says_what_it_needs(seconds, n_items, me
     config = MuqConfig.read(golden.FOLDER / "config.json")
     config = replace(config, conv_dim=512, dim=1024, ffn_dim=4096)
     size = {"n_samples": max(1025, int(seconds * 24_000)), "itemsize": 4}
-    try:
-        plan = make_plan(
-            config, n_items=n_items, on_cpu=on_cpu, max_memory_bytes=megabytes * 10**6, **size
-        )
-    except EncoderError as error:
-        least = Plan(n_items=1, mel_frames=24, frames=128)
-        assert peak_bytes(config, least, **size) > megabytes * 10**6
-        assert "--max-memory" in str(error.hint)
+    wanted = {"n_items": n_items, "on_cpu": on_cpu, "max_memory_bytes": megabytes * 10**6}
+    least = Plan(n_items=1, mel_frames=24, frames=128)
+    if peak_bytes(config, least, **size) > megabytes * 10**6:
+        with pytest.raises(EncoderError, match="MB above the weights") as error:
+            make_plan(config, **wanted, **size)
+        assert "--max-memory" in str(error.value.hint)
         return
+    plan = make_plan(config, **wanted, **size)
     assert peak_bytes(config, plan, **size) <= megabytes * 10**6
     assert 1 <= plan.n_items <= n_items
     assert plan.mel_frames % 4 == 0
@@ -335,16 +343,14 @@ def test_published_weights_are_pinned():
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """An empty cache of the hub, and no network."""
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
     def refuse(*arguments, **keywords):
         raise ConnectionError("no\nnetwork")
 
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refuse)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     return tmp_path / "hub" / "models--OpenMuQ--MuQ-large-msd-iter"
 
 
@@ -373,9 +379,7 @@ def test_absent_weights_are_one_sentence_with_remedies(hub):
 
 
 def test_offline_setting_is_honoured(hub, monkeypatch):
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(checkpoint, "_why_hub_is_silent", lambda: pytest.fail("asked"))
     with pytest.raises(EncoderError, match="HF_HUB_OFFLINE is set") as error:
         ENCODER.describe()
@@ -383,10 +387,8 @@ def test_offline_setting_is_honoured(hub, monkeypatch):
 
 
 def test_hub_that_never_answers_is_given_up(hub, monkeypatch):
-    import huggingface_hub
-
     over = threading.Event()
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *a, **k: over.wait())
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *a, **k: over.wait())
     monkeypatch.setattr(checkpoint, "PATIENCE_SECONDS", 0.05)
     try:
         with pytest.raises(EncoderError, match=r"no answer within 0\.05 s") as error:
@@ -394,20 +396,17 @@ def test_hub_that_never_answers_is_given_up(hub, monkeypatch):
     finally:
         over.set()
     check_remedies(error.value)
-    assert "4" not in str(checkpoint.PATIENCE_SECONDS)
 
 
 def test_hub_that_answers_is_asked_for_the_pinned_safetensors_only(hub, monkeypatch):
-    import huggingface_hub
-
     asked = {}
 
     def download(name, **keywords):
         asked[name] = keywords
         return str(golden.FOLDER)
 
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *a, **k: None)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *a, **k: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert find_published() == golden.FOLDER
     assert asked == {
         "OpenMuQ/MuQ-large-msd-iter": {
@@ -418,9 +417,7 @@ def test_hub_that_answers_is_asked_for_the_pinned_safetensors_only(hub, monkeypa
 
 
 def test_download_that_breaks_off_is_one_sentence_with_remedies(hub, monkeypatch):
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *a, **k: None)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *a, **k: None)
     with pytest.raises(EncoderError, match="cannot be downloaded: ConnectionError") as error:
         ENCODER.describe()
     check_remedies(error.value)
@@ -504,11 +501,11 @@ CONFIGS = [
     ("hop_length", 320, "'hop_length' is 320, expected 240"),
     ("n_mels", 80, "'n_mels' is 80, expected 128"),
     ("features", ["chromagram"], "'features' is"),
-    ("stat", None, "'stat' is NoneType, expected an object"),
+    ("stat", None, "'stat' is None, expected an object"),
     ("stat", {}, "'stat.melspec_2048_mean' is None, expected a number"),
     ("stat.melspec_2048_std", 0, "'stat.melspec_2048_std' is 0, expected a positive number"),
     ("stat.melspec_2048_mean", "7", "'stat.melspec_2048_mean' is '7'"),
-    ("w2v2_config", [], "'w2v2_config' is list, expected an object"),
+    ("w2v2_config", [], r"'w2v2_config' is \[\], expected an object"),
     ("w2v2_config.hidden_act", "gelu", "'w2v2_config.hidden_act' is 'gelu', expected 'swish'"),
     ("w2v2_config.position_embeddings_type", "relative", "is 'relative', expected 'rotary'"),
     ("w2v2_config.num_attention_heads", 3, "is 3, expected a divisor of 16 / 2"),
@@ -531,7 +528,7 @@ def test_configuration_of_another_model_is_refused_by_its_key(folder, key, value
 
 def test_configuration_that_is_no_object_is_refused(folder):
     (folder / "config.json").write_text("[1]", "utf-8")
-    with pytest.raises(EncoderError, match="it is list, expected an object"):
+    with pytest.raises(EncoderError, match=r"'the file' is \[1\], expected an object"):
         ENCODER.describe(path=folder)
 
 

@@ -10,7 +10,7 @@ carries one of the reason codes of :data:`REASONS`.
 
 from __future__ import annotations
 
-from tune_cache.audio.decode import DECODER, decode, header_seconds
+from tune_cache.audio.decoding import DECODER, decode, header_seconds
 from tune_cache.audio.failures import REASONS
 from tune_cache.audio.mono import RESAMPLER, AudioFacts, DecodedAudio
 from tune_cache.audio.pool import DecodePool

@@ -106,7 +106,7 @@ def sndfile_blocks(descriptor: int, container: str, reading: Reading) -> Blocks:
 def _promised_frames(file: soundfile.SoundFile) -> int:
     """Frames that the header promises, where libsndfile has corrected it by the file's size."""
     for claimed, present in _CORRECTION.findall(file.extra_info):
-        if int(present) < int(claimed) < STREAMED_BYTES:
+        if 0 < int(present) < int(claimed) < STREAMED_BYTES:
             return int(file.frames) * int(claimed) // int(present)
     return int(file.frames)
 

@@ -137,7 +137,7 @@ def onsets(bar: str) -> Iterator[tuple[int, int, str]]:
     [(0, 3, 'x'), (3, 2, 'o')]
     """
     cells = [cell for cell, sign in enumerate(bar) if sign != "."]
-    for cell, following in zip(cells, [*cells[1:], len(bar)], strict=True):
+    for cell, following in zip(cells, [*cells, len(bar)][1:], strict=True):
         yield cell, following - cell, bar[cell]
 
 

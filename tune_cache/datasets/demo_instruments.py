@@ -11,6 +11,7 @@ Strings are Karplus and Strong's in closed form (Computer Music Journal 7(2),
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,8 @@ RATE_HZ = 24_000
 HIGHEST_HZ = 11_000.0  # partials above would alias
 TABLE = 4096  # samples of one period of a sustained tone
 PERIOD = 128  # samples of one period of a plucked string
+VIBRATO_HZ = np.float32(5.3)
+LIFT = 0.4  # a step of brightness multiplies partial k by k ** LIFT
 
 Samples: TypeAlias = npt.NDArray[np.float32]
 
@@ -137,11 +140,13 @@ def _seconds(n_samples: int) -> Samples:
 def _cycles(frequency_hz: float, n_samples: int) -> Samples:
     """Phase in cycles, reduced to [0, 1) before precision is lost."""
     cycles = np.arange(n_samples) * (frequency_hz / RATE_HZ)
-    return (cycles - np.floor(cycles)).astype(np.float32)
+    cycles -= np.floor(cycles)
+    return cycles.astype(np.float32)
 
 
 def _sine(cycles: Samples) -> Samples:
-    return np.sin(np.float32(2 * np.pi) * cycles)
+    sine: Samples = np.sin(np.float32(2 * np.pi) * cycles)
+    return sine
 
 
 @lru_cache(maxsize=1024)
@@ -158,7 +163,7 @@ def _table(instrument: str, pitch: int, brightness: int) -> tuple[Samples, Sampl
         amplitudes[1::2] *= 0.08
     for formant_hz in timbre.formants_hz:
         amplitudes *= 1 + 2.5 * np.exp(-0.5 * ((k * frequency_hz / formant_hz - 1) / 0.18) ** 2)
-    amplitudes *= k ** (0.4 * (brightness - 2.5))
+    amplitudes *= k ** (LIFT * (brightness - 2.5))
     phases = np.exp(2j * np.pi * np.abs(noise(len(k), instrument, pitch)))
     tables = []
     for share in (k**-0.7, 1 - k**-0.7):
@@ -169,7 +174,7 @@ def _table(instrument: str, pitch: int, brightness: int) -> tuple[Samples, Sampl
 
 
 def _frequency(pitch: int) -> float:
-    return float(440.0 * 2 ** ((pitch - 69) / 12))
+    return 440.0 * math.pow(2, (pitch - 69) / 12)
 
 
 def _wave(instrument: str, pitch: int, n_held: int, brightness: int) -> Samples:
@@ -188,14 +193,16 @@ def _wave(instrument: str, pitch: int, n_held: int, brightness: int) -> Samples:
         frequency_hz = _frequency(pitch) * 2 ** (cents / 1200)
         cycles = _cycles(frequency_hz, len(time))
         if timbre.vibrato_cents:
-            depth = timbre.vibrato_cents / 1200 * np.log(2) * frequency_hz / (2 * np.pi * 5.3)
-            cycles = cycles + (depth * attack**4) * _sine(np.float32(5.3) * time)
+            bend_hz = timbre.vibrato_cents / 1200 * math.log(2) * frequency_hz
+            depth = np.float32(bend_hz / (2 * math.pi * VIBRATO_HZ))
+            cycles += depth * attack**4 * _sine(VIBRATO_HZ * time)
         index = (cycles * TABLE).astype(np.int32) & (TABLE - 1)
         out += plain[index] + upper * bright[index]
     if timbre.breath:
         air = noise(len(out), instrument, pitch, n_held)
         out += timbre.breath * float(np.std(out)) * (air - np.roll(air, 2))
-    return out * envelope
+    out *= envelope
+    return out
 
 
 def _string(instrument: str, pitch: int, n_held: int, brightness: int) -> Samples:
@@ -208,7 +215,7 @@ def _string(instrument: str, pitch: int, n_held: int, brightness: int) -> Sample
     n_samples = n_held + int(timbre.release_seconds * RATE_HZ)
     k = np.arange(1, max(2, min(PERIOD // 2, int(HIGHEST_HZ / frequency_hz) + 1)))
     start = k**-timbre.rolloff * (0.3 + np.abs(np.sin(0.17 * np.pi * k)))
-    start *= k ** (0.4 * (brightness - 2))
+    start *= k ** (LIFT * (brightness - 2))
     phases = np.exp(2j * np.pi * np.abs(noise(len(k), instrument, pitch)))
     loss = (1 + 0.03 * k**1.6) / (timbre.decay_seconds * frequency_hz)
     n_periods = int(n_samples * frequency_hz / RATE_HZ) + 2
@@ -218,8 +225,10 @@ def _string(instrument: str, pitch: int, n_held: int, brightness: int) -> Sample
     periods = np.fft.irfft(spectrum).astype(np.float32).ravel()
     place = np.arange(n_samples) * (frequency_hz * PERIOD / RATE_HZ)
     left = place.astype(np.int64)
-    out = periods[left] + (place - left).astype(np.float32) * (periods[left + 1] - periods[left])
-    return out * _damping(n_held, n_samples)
+    part = (place - left).astype(np.float32)
+    out: Samples = periods[left] * (1 - part) + periods[left + 1] * part
+    out *= _damping(n_held, n_samples)
+    return out
 
 
 def _damping(n_held: int, n_samples: int) -> Samples:
@@ -240,10 +249,11 @@ def _bar(instrument: str, pitch: int, n_held: int, brightness: int) -> Samples:
             break
         decay_seconds = timbre.decay_seconds * (220 / frequency_hz) ** 0.4 / ratio**0.6
         n_sounding = min(n_samples, int(6 * decay_seconds * RATE_HZ))
-        amplitude = ratio ** (-timbre.rolloff + 0.4 * (brightness - 2))
+        amplitude = ratio ** (-timbre.rolloff + LIFT * (brightness - 2))
         fall = np.exp(time[:n_sounding] * np.float32(-1 / decay_seconds))
         out[:n_sounding] += amplitude * fall * _sine(_cycles(ratio * frequency_hz, n_sounding))
-    return out * _damping(n_held, n_samples)
+    out *= _damping(n_held, n_samples)
+    return out
 
 
 def _fm(instrument: str, pitch: int, n_held: int, brightness: int) -> Samples:
@@ -257,30 +267,36 @@ def _fm(instrument: str, pitch: int, n_held: int, brightness: int) -> Samples:
         modulator = carrier
     index = timbre.index * (0.4 + 0.3 * brightness) * fall**2 / (2 * np.pi)
     cycles = _cycles(carrier, n_samples) + index * _sine(_cycles(modulator, n_samples))
-    return _sine(cycles) * fall * _damping(n_held, n_samples)
+    out: Samples = _sine(cycles) * fall * _damping(n_held, n_samples)
+    return out
 
 
 def _drum(drum: str, brightness: int) -> Samples:
     """Strike a drum: noise bursts, and skins whose pitch falls."""
     time = _seconds(int(0.4 * RATE_HZ))
     hiss = noise(len(time), drum, brightness)
-    tone = 0.8 + 0.1 * brightness
     high = np.diff(hiss, 2, prepend=hiss[:2])
+    size = np.float32(0.8 + 0.1 * brightness)
+    out: Samples
     if drum in ("kick", "tom"):
-        low, sweep, fade = (48, 5.0, 0.09) if drum == "kick" else (105, 1.8, 0.11)
-        cycles = low * tone * (time + 0.03 * sweep * (1 - np.exp(-time / np.float32(0.03))))
-        return _sine(cycles) * np.exp(-time / np.float32(fade)) + 0.3 * high * np.exp(-time * 400)
-    if drum == "snare":
-        skin = _sine(185 * tone * time) * np.exp(-time * 30)
-        return 0.6 * skin + (hiss + 0.3 * high) * np.exp(-time * 22 / np.float32(tone))
-    if drum == "clap":
-        bursts = sum(
-            np.exp(-(time - at) * 180) * (time >= at) for at in map(np.float32, (0, 0.011, 0.024))
-        )
-        return (hiss - np.roll(hiss, 3)) * (bursts + 0.3 * np.exp(-time * 25))
-    if drum == "brush":
-        return (hiss + np.roll(hiss, 1)) * (time * 40) * np.exp(-time * 26)
-    return high * np.exp(-time * (55 if drum == "hat" else 40) / np.float32(tone))
+        low_hz, sweep, fade = (48, 5.0, 11) if drum == "kick" else (105, 1.8, 9)
+        bend = np.float32(0.03 * sweep) * (1 - np.exp(-time / np.float32(0.03)))
+        out = _sine(low_hz * size * (time + bend)) * np.exp(-fade * time)
+        out += 0.3 * high * np.exp(-400 * time)
+    elif drum == "snare":
+        out = 0.6 * _sine(185 * size * time) * np.exp(-30 * time)
+        out += (hiss + 0.3 * high) * np.exp(-22 * time / size)
+    elif drum == "clap":
+        out = np.float32(0.3) * np.exp(np.float32(-25) * time)
+        for hand in (0, 260, 580):
+            out[hand:] += np.exp(-180 * time[: len(time) - hand])
+        out *= hiss - np.roll(hiss, 3)
+    elif drum == "brush":
+        out = (hiss + np.roll(hiss, 1)) * time * np.exp(-26 * time)
+    else:
+        decay = np.float32(55 if drum == "hat" else 40) / size
+        out = high * np.exp(-decay * time)
+    return out
 
 
 MAKERS = {"wave": _wave, "string": _string, "bar": _bar, "fm": _fm}
@@ -306,7 +322,7 @@ def note(instrument: str, pitch: int, length_class: int, brightness: int) -> Sam
         n_held = int(0.05 * 2 ** (length_class / 4) * RATE_HZ)
         out = MAKERS[INSTRUMENTS[instrument].kind](instrument, pitch, n_held, brightness)
     tenth = RATE_HZ // 10
-    power = np.add.reduceat(out * out, np.arange(0, len(out), tenth)) / tenth
-    out = (out / np.sqrt(power.max())).astype(np.float32)
+    energy = np.add.reduceat(out * out, np.arange(0, len(out), tenth))
+    out *= np.float32(math.sqrt(tenth / float(energy.max())))
     out.flags.writeable = False
     return out

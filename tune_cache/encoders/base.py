@@ -211,8 +211,8 @@ def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
     for index in indices:
         if not -n_layers <= index < n_layers:
             raise UsageError(
-                f"layer is {index}, expected 0 to {n_layers - 1}, or -{n_layers} to -1 from the end",
-                hint="0 is the input of the first block; --layers all keeps every one",
+                f"layer is {index}, expected 0 to {n_layers - 1} or -{n_layers} to -1",
+                hint="0 is the input of the first block, -1 the last; --layers all keeps every one",
             )
     return tuple(sorted({index % n_layers for index in indices}))
 

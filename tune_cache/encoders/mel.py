@@ -47,6 +47,7 @@ FLOOR = 1e-10  # power; −100 dB
 DELTA_RADIUS = 4  # slope over 9 frames, 0.18 s
 TEXTURE_RADIUS = 25  # 51 frames, 1 s
 BLOCK_FRAMES = 256  # of spectra held at once; decides memory, and rounding, so it is fixed
+BLOCK_BANDS = 16
 ALGORITHM = 1
 LAYERS = ("log-mel", "|delta log-mel|", "MFCC and |delta MFCC|", "texture")
 MIN_SAMPLES = N_FFT // 2 + 1  # the shortest that can be reflected
@@ -123,7 +124,7 @@ class MelEncoder:
     def embed(self, waveforms: Waveforms) -> dict[str, np.ndarray]:
         """Encode item by item, so that no sum depends on the batch.
 
-        Memory grows with one item's frames (51 kB a second), not with the batch.
+        Memory grows with one item (150 kB a second beside its samples), not with the batch.
 
         Raises
         ------
@@ -226,13 +227,17 @@ def _local_std(frames: np.ndarray, radius: int) -> np.ndarray:
     n_frames = len(frames)
     first = np.maximum(np.arange(n_frames) - radius, 0)
     stop = np.minimum(np.arange(n_frames) + radius + 1, n_frames)
-    centred = frames - frames.mean(axis=0, dtype=np.float64)
-    sums = np.zeros((2, n_frames + 1, frames.shape[1]))
-    np.cumsum(centred, axis=0, out=sums[0, 1:])
-    np.cumsum(centred**2, axis=0, out=sums[1, 1:])
-    mean, square = (sums[:, stop] - sums[:, first]) / (stop - first)[:, None]
-    # the difference of two sums can fall a rounding below zero
-    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)), np.float32)
+    std = np.empty_like(frames)
+    for band in range(0, frames.shape[1], BLOCK_BANDS):  # sums are float64: a few bands at a time
+        bands = slice(band, band + BLOCK_BANDS)
+        centred = frames[:, bands] - frames[:, bands].mean(axis=0, dtype=np.float64)
+        sums = np.zeros((2, n_frames + 1, centred.shape[1]))
+        np.cumsum(centred, axis=0, out=sums[0, 1:])
+        np.cumsum(centred**2, axis=0, out=sums[1, 1:])
+        mean, square = (sums[:, stop] - sums[:, first]) / (stop - first)[:, None]
+        # the difference of two sums can fall a rounding below zero
+        std[:, bands] = np.sqrt(np.maximum(square - mean**2, 0))
+    return std
 
 
 def _pool(frames: np.ndarray, pooling: str) -> np.ndarray:

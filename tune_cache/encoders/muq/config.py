@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tune_cache.errors import EncoderError
 from tune_cache.specs import canonical_json, sha256_text
@@ -139,12 +139,12 @@ class MuqConfig:
         conformer = _Section(top.get("w2v2_config"), where, "w2v2_config.")
         statistics = _Section(top.get("stat"), where, "stat.")
         for key, expected in FIXED.items():
-            top.equal(key, top.get(key, expected), expected)
-        conformer.equal(
-            "position_embeddings_type", conformer.get("position_embeddings_type"), "rotary"
-        )
+            if top.get(key, expected) != expected:
+                top.refuse(key, repr(expected))
+        if conformer.get("position_embeddings_type") != "rotary":
+            conformer.refuse("position_embeddings_type", "'rotary'")
         if conformer.get("hidden_act") not in ("swish", "silu"):
-            conformer.equal("hidden_act", conformer.get("hidden_act"), "swish")
+            conformer.refuse("hidden_act", "'swish'")
         config = cls(
             conv_dim=top.count("conv_dim"),
             dim=top.count("encoder_dim"),
@@ -158,9 +158,9 @@ class MuqConfig:
             mel_std=statistics.number("melspec_2048_std"),
         )
         if config.dim % (2 * config.n_heads):
-            conformer.equal("num_attention_heads", config.n_heads, f"a divisor of {config.dim} / 2")
+            conformer.refuse("num_attention_heads", f"a divisor of {config.dim} / 2")
         if config.kernel % 2 == 0:
-            conformer.equal("conv_depthwise_kernel_size", config.kernel, "an odd number")
+            conformer.refuse("conv_depthwise_kernel_size", "an odd number")
         return config
 
 
@@ -170,35 +170,33 @@ class _Section:
     def __init__(self, value: object, where: str, prefix: str) -> None:
         self.where = where
         self.prefix = prefix
+        self.values: Mapping[str, Any] = {}
         if not isinstance(value, Mapping):
-            self.equal("", value, "an object")
-        self.values: Mapping[str, Any] = value  # type: ignore[assignment]  # equal() has raised
+            self._raise(f"{prefix[:-1] or 'the file'!r} is {value!r:.40}", "an object")
+        self.values = value
 
     def get(self, key: str, default: object = None) -> Any:
         return self.values.get(key, DEFAULTS.get(key, default))
 
-    def equal(self, key: str, found: object, expected: object) -> None:
-        if found != expected or isinstance(found, bool):
-            name = (self.prefix + key).rstrip(".")
-            subject = f"{name!r} is {found!r}" if name else f"it is {type(found).__name__}"
-            raise EncoderError(
-                f"{self.where!r} describes no MuQ that can be run here: "
-                f"{subject}, expected {expected if isinstance(expected, str) else repr(expected)}",
-                hint="--encoder-path is the folder that MuQ.save_pretrained wrote, or a download "
-                "of OpenMuQ/MuQ-large-msd-iter",
-            )
+    def refuse(self, key: str, expected: str) -> NoReturn:
+        self._raise(f"{self.prefix + key!r} is {self.get(key)!r:.40}", expected)
 
     def count(self, key: str) -> int:
         value = self.get(key)
-        if not isinstance(value, int) or not 1 <= value <= 1 << 20:
-            self.equal(key, value, "a positive integer")
-        return int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 20:
+            self.refuse(key, "a positive integer")
+        return value
 
     def number(self, key: str, *, positive: bool = True) -> float:
         value = self.get(key)
-        kind = "a positive number" if positive else "a number"
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            self.equal(key, value, kind)
-        if positive and value <= 0:
-            self.equal(key, value, kind)
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if not good or not math.isfinite(value) or (positive and value <= 0):
+            self.refuse(key, "a positive number" if positive else "a number")
         return float(value)
+
+    def _raise(self, found: str, expected: str) -> NoReturn:
+        raise EncoderError(
+            f"{self.where!r} describes no MuQ that can be run here: {found}, expected {expected}",
+            hint="--encoder-path is the folder that MuQ.save_pretrained wrote, or a download of "
+            "OpenMuQ/MuQ-large-msd-iter",
+        )

@@ -55,7 +55,10 @@ class ConformerBlock:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
+        import torch
+
         self.config = config
+        self.dtype = dtype
         dim = config.dim
 
         def norm(name: str) -> LayerNorm:
@@ -90,8 +93,11 @@ class ConformerBlock:
         self.mix = pointwise("pointwise_conv2", dim)
         scale, shift = tensors.norm(f"{prefix}conv_module.batch_norm.", dim, NORM_EPSILON)
         kernel = tensors(f"{prefix}conv_module.depthwise_conv.weight", dim, 1, config.kernel)
-        self.kernel = (kernel * scale[:, None, None]).unsqueeze(2).to(device, dtype)
-        self.kernel_bias = shift.to(device, dtype)
+        # on the CPU in float32: oneDNN 3.12 never returns from some bf16 depthwise convolutions
+        # (16 channels or fewer), and this is 1 % of the time
+        kernel_dtype = torch.float32 if device.type == "cpu" else dtype
+        self.kernel = (kernel * scale[:, None, None]).unsqueeze(2).to(device, kernel_dtype)
+        self.kernel_bias = shift.to(device, kernel_dtype)
         self.final_norm = norm("final_layer_norm")
 
     def __call__(
@@ -118,7 +124,7 @@ class ConformerBlock:
         import torch
         from torch.nn.functional import scaled_dot_product_attention
 
-        keys = torch.empty(x.shape, dtype=self.kernel.dtype, device=x.device)
+        keys = torch.empty(x.shape, dtype=self.dtype, device=x.device)
         values = torch.empty_like(keys)
         for here in pieces:
             normed = self.attention_norm(x[:, here])
