@@ -75,7 +75,6 @@ class MelFactory:
             frame_rate_hz=SAMPLE_RATE / HOP,
             min_samples=MIN_SAMPLES,
             spec=_spec(precision),
-            note="classical baseline, nothing is learned",
             citation="Davis and Mermelstein 1980; Tzanetakis and Cook 2002",
         )
 

@@ -115,7 +115,7 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
         flags = list(dict.fromkeys(flag for row in some for flag in row["flags"]))
         marks = {flag: str(number) for number, flag in enumerate(flags, start=1)}
         columns = {
-            "encoder": [_encoder(row) for row in some],
+            "encoder": [str(row["encoder"]) for row in some],
             "seg": [row["seg"] for row in some],
             "agg": [_with_options(row) for row in some],
             "probe": [row["probe"] for row in some],
@@ -132,6 +132,7 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
             "flags": [",".join(marks[flag] for flag in row["flags"]) for row in some],
         }
         same = [name for name in SAID_ONCE if len(set(columns[name])) == 1]
+        remarks = dict.fromkeys((row["encoder"], row["note"]) for row in some if row["note"])
         said = [f"{name} {columns.pop(name)[0]}" for name in same]
         if not flags:
             del columns["flags"]
@@ -143,16 +144,13 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
                 header=tuple(columns),
                 cells=tuple(zip(*columns.values(), strict=True)),
                 notes=(
+                    *(f"encoder {encoder}: {note}" for encoder, note in remarks),
                     *(f"flag {mark}: {flag}" for flag, mark in marks.items()),
                     *(f"warning: {warning}" for warning in warnings),
                 ),
             )
         )
     return blocks
-
-
-def _encoder(row: Row) -> str:
-    return f"{row['encoder']} ({row['note']})" if row["note"] else str(row["encoder"])
 
 
 def _with_options(row: Row) -> str:

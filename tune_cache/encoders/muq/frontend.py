@@ -69,14 +69,7 @@ def mel_filters() -> torch.Tensor:
 
 
 class FrontEnd:
-    """Mel spectrogram, two residual convolution blocks, projection.
-
-    Parameters
-    ----------
-    chunk_frames
-        Mel frames per stretch, a multiple of 4; memory grows with it, results
-        do not change.
-    """
+    """Mel spectrogram, two residual convolution blocks, projection."""
 
     def __init__(
         self,
@@ -104,25 +97,40 @@ class FrontEnd:
         bias = tensors("conv.linear.bias", config.dim)
         self.project = Linear(weight, bias, dtype=dtype, device=device)
 
-    def __call__(self, waveforms: torch.Tensor, chunk_frames: int) -> torch.Tensor:
-        """Encode (batch, n_samples) into (batch, n_frames, dim), float32."""
+    def __call__(self, waveforms: torch.Tensor, mel_frames: int) -> torch.Tensor:
+        """Encode (batch, n_samples) into (batch, n_frames, dim), float32.
+
+        Short items go together, long ones in stretches of equal length, so that
+        about ``mel_frames`` are looked at together.
+        """
         import torch
 
-        n_mel_frames = waveforms.shape[1] // HOP_SAMPLES
-        frames = torch.empty(
-            (len(waveforms), n_frames_of(waveforms.shape[1]), self.config.dim), device=self.device
-        )
-        for start in range(0, n_mel_frames, chunk_frames):
-            stop = min(start + chunk_frames, n_mel_frames)
-            first = max(start - HALO_FRAMES, 0)
-            image = self.mel(waveforms, first, min(stop + HALO_FRAMES, n_mel_frames)).unsqueeze(1)
-            for block in self.blocks:
-                image = block(image)
-            here = slice(start // N_FOLD, -(-stop // N_FOLD))
-            image = image[:, :, here.start - first // N_FOLD : here.stop - first // N_FOLD]
-            # channels are last in memory: (batch, time, frequency × channels)
-            frames[:, here] = self.project(image.permute(0, 2, 3, 1).flatten(2))
+        n_samples = waveforms.shape[1]
+        n_mel_frames = n_samples // HOP_SAMPLES
+        n_items = max(1, mel_frames // n_mel_frames)
+        n_stretches = -(-n_mel_frames // mel_frames)
+        length = -(-n_mel_frames // (n_stretches * N_FOLD)) * N_FOLD
+        shape = (len(waveforms), n_frames_of(n_samples), self.config.dim)
+        frames = torch.empty(shape, device=self.device)
+        for item in range(0, len(waveforms), n_items):
+            items = slice(item, item + n_items)
+            for start in range(0, n_mel_frames, length):
+                stop = min(start + length, n_mel_frames)
+                stretch = self._stretch(waveforms[items], start, stop)
+                frames[items, start // N_FOLD : -(-stop // N_FOLD)] = stretch
         return frames
+
+    def _stretch(self, waveforms: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Frames of the mel frames ``start`` to ``stop``; ``start`` is a multiple of 4."""
+        first = max(start - HALO_FRAMES, 0)
+        last = min(stop + HALO_FRAMES, waveforms.shape[1] // HOP_SAMPLES)
+        image = self.mel(waveforms, first, last).unsqueeze(1)
+        for block in self.blocks:
+            image = block(image)
+        n_halo, n_frames = (start - first) // N_FOLD, -(-(stop - start) // N_FOLD)
+        image = image[:, :, n_halo : n_halo + n_frames]
+        # channels are last in memory: (batch, time, frequency × channels)
+        return self.project(image.permute(0, 2, 3, 1).flatten(2))
 
     def mel(self, waveforms: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         """Normalised mel frames ``start`` to ``stop``, (batch, n_mel_frames, n_mels)."""

@@ -3,7 +3,7 @@
 Conventions
 -----------
 Bytes are what the forward pass holds at its worst moment, in whole tensors;
-libraries' scratch space comes on top as ``SCRATCH_BYTES``. Nothing here changes
+``SCRATCH`` for the libraries' own comes on top. Nothing here changes
 a result beyond rounding: a plan is circumstance, never identity.
 """
 
@@ -20,9 +20,9 @@ HALO_FRAMES = 12
 # Rows that fill a matrix product on a CPU. An item as long runs by itself there, so that from
 # 10 s on its numbers do not depend on the batch in any bit, and memory not on the batch size.
 CPU_ROWS = 256
-MEL_FRAMES = (400, 200, 100, 52, 24)
+MEL_FRAMES = (1000, 500, 248, 124, 64)
 FRAMES = (1024, 512, 256, 128)
-SCRATCH_BYTES = 24 << 20
+SCRATCH = 10_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Plan:
     n_items
         Items that run through the model together.
     mel_frames
-        Stretch of the front end, a multiple of 4.
+        Mel frames that the front end looks at together, in one item or several.
     frames
         Stretch of the blocks, per item.
     """
@@ -91,19 +91,18 @@ def make_plan(
 
 def peak_bytes(config: MuqConfig, plan: Plan, *, n_samples: int, itemsize: int) -> int:
     """Predict the highest memory above the weights while ``plan`` runs."""
-    n_mel_frames = n_samples // HOP_SAMPLES
     n_frames = n_frames_of(n_samples)
-    mel_frames = min(plan.mel_frames + 2 * HALO_FRAMES, n_mel_frames)
-    frames = min(plan.frames, n_frames)
-    stream = n_frames * config.dim * 4
-    # spectrum, power and its copy · three images of the first convolution block
+    mel_frames = min(plan.mel_frames + 2 * HALO_FRAMES, plan.n_items * n_samples // HOP_SAMPLES)
+    # spectrum, power and its copy, or two images of the first convolution block
     spectra = mel_frames * (N_FFT // 2 + 1) * (8 + 4 + 4)
-    images = 3 * config.conv_dim * (N_MELS // 2) * -(-mel_frames // 2) * itemsize
-    # keys and values, or the gated input of the convolution · stretches of the widest layer
-    whole = 2 * n_frames * config.dim * itemsize
-    stretch = frames * (config.ffn_dim * itemsize + 2 * config.dim * (4 + itemsize))
-    piece = stream + max(spectra, images, whole + stretch)
-    return plan.n_items * piece + SCRATCH_BYTES
+    image = mel_frames * config.conv_dim * (N_MELS // 4) * itemsize
+    # keys and values, or the gated input of the convolution, and a stretch of the widest layer
+    whole = n_frames * config.dim * max(2 * itemsize, 4)
+    stretch = min(plan.frames, n_frames) * (config.ffn_dim * itemsize + 2 * config.dim * 4)
+    stream = n_frames * config.dim * 4
+    # three images of the second block, each an eighth in size, stay in the allocator's hands
+    kept = 3 * image // 8 + SCRATCH
+    return plan.n_items * stream + max(spectra, 2 * image, plan.n_items * (whole + stretch)) + kept
 
 
 def _halvings(count: int) -> list[int]:
