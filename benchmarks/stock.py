@@ -5,6 +5,7 @@ tune_cache there::
 
     python benchmarks/stock.py make FOLDER            # a random MuQ of the true size, 1.33 GB
     python benchmarks/stock.py run FOLDER --seconds 10 --batch 4 [--autocast] [--states FILE]
+    python benchmarks/stock.py pool FOLDER --waves FILE --pooled FILE
 
 ``run`` prints one JSON object: the seconds of every repeat and the resident memory above the
 weights. ``serve`` does the same for requests on standard input: two programs can take turns.
@@ -132,6 +133,16 @@ class Stock:
             "pooled": pooled.tolist(),
         }
 
+    def pool(self, waves: Path, pooled: Path) -> None:
+        """Time means of all hidden states of arrays in an ``.npz``, one at a time."""
+        out = {}
+        with np.load(waves) as items, self.torch.inference_mode():
+            for name in items.files:
+                hidden = self.model(self.torch.from_numpy(items[name][None])).hidden_states
+                out[name] = self.torch.stack([state.mean(1)[0] for state in hidden]).numpy()
+                del hidden
+        np.savez(pooled, **out)
+
 
 def resident_bytes() -> int:
     """Of this process, now."""
@@ -157,19 +168,25 @@ def _status(field: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["make", "run", "serve"])
+    parser.add_argument("action", choices=["make", "run", "serve", "pool"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--autocast", action="store_true")
     parser.add_argument("--states", type=Path)
+    parser.add_argument("--waves", type=Path, help="of pool: .npz of waveforms")
+    parser.add_argument("--pooled", type=Path, help="of pool: .npz that is written")
     arguments = vars(parser.parse_args())
     action, folder = arguments.pop("action"), arguments.pop("folder")
     if action == "make":
         make(folder)
         return
     stock = Stock(folder)
+    waves, pooled = arguments.pop("waves"), arguments.pop("pooled")
+    if action == "pool":
+        stock.pool(waves, pooled)
+        return
     if action == "run":
         print(json.dumps(stock.run(**arguments)))
         return

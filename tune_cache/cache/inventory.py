@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_cache.audio import header_seconds
+from tune_cache.audio.containers import open_regular
 from tune_cache.errors import AudioError
 
 __all__ = ["AudioFile", "Inventory", "stamp_of"]
@@ -73,50 +73,25 @@ def _stamp(status: os.stat_result) -> str:
     return ":".join(map(str, fields))
 
 
-def _open_regular(path: Path) -> int:
-    """Open without ever blocking on a pipe; say why where it fails."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise AudioError(
-            f"file {str(path)!r} does not exist", reason="missing", hint="check --data-root"
-        ) from error
-    except PermissionError as error:
-        raise AudioError(
-            f"file {str(path)!r} may not be read by this user", reason="permission"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise AudioError(
-            f"file {str(path)!r} cannot be opened: {error}", reason="unreadable"
-        ) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise AudioError(f"{str(path)!r} is not a regular file", reason="not-a-file")
-    return descriptor
-
-
 def read_file(path: Path, known: Callable[[Path, str], AudioFile | None]) -> tuple[AudioFile, str]:
     """Hash a file unless its stamp is known; returns it with the stamp to remember.
 
     The stamp is empty where it must not be remembered: the file is too young,
     or changed while it was read.
     """
-    descriptor = _open_regular(path)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        before = os.fstat(file.fileno())
+    with open_regular(path) as descriptor:
+        before = os.fstat(descriptor)
         stamp = _stamp(before)
         found = known(path, stamp)
         if found is not None:
             return found, stamp
         digest = hashlib.sha256()
         try:
-            while block := file.read(BLOCK_BYTES):
+            while block := os.read(descriptor, BLOCK_BYTES):
                 digest.update(block)
         except OSError as error:
-            raise AudioError(
-                f"file {str(path)!r} cannot be read: {error.strerror}", reason="unreadable"
-            ) from error
-        after = os.fstat(file.fileno())
+            raise AudioError(f"cannot be read: {error.strerror}", reason="unreadable") from error
+        after = os.fstat(descriptor)
     seconds = header_seconds(path)
     if seconds is None or not 0.0 < seconds < 1e6:
         seconds = before.st_size / BYTES_PER_SECOND

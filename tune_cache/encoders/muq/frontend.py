@@ -42,6 +42,7 @@ __all__ = ["FrontEnd", "mel_filters"]
 
 FLOOR = 1e-10
 NORM_EPSILON = 1e-5
+STRIP_FRAMES = 256  # of the STFT: what stays in a processor's cache is 5 times as fast
 N_BANDS = N_MELS // 4
 
 
@@ -84,7 +85,8 @@ class FrontEnd:
         self.config = config
         self.device = device
         self.window = torch.hann_window(N_FFT, device=device)
-        self.filters = mel_filters().to(device)
+        filters = mel_filters().repeat_interleave(2, dim=0).T
+        self.filters = Linear(filters, None, dtype=torch.float32, device=device)
         channels = config.conv_dim
         self.blocks = [
             _ResidualBlock(
@@ -136,6 +138,18 @@ class FrontEnd:
         """Normalised mel frames ``start`` to ``stop``, (batch, n_mel_frames, n_mels)."""
         import torch
 
+        shape = (len(waveforms), stop - start, N_MELS)
+        frames = torch.empty(shape, device=self.device)
+        length = max(1, STRIP_FRAMES // len(waveforms))
+        for first in range(start, stop, length):
+            last = min(first + length, stop)
+            frames[:, first - start : last - start] = self._mel_power(waveforms, first, last)
+        decibel = frames.clamp_(min=FLOOR).log10_().mul_(10.0)
+        return decibel.sub_(self.config.mel_mean).div_(self.config.mel_std)
+
+    def _mel_power(self, waveforms: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        import torch
+
         # frame i sees samples 240 i − 1024 to 240 i + 1024, reflected beyond the ends
         n_samples = waveforms.shape[1]
         first = start * HOP_SAMPLES - N_FFT // 2
@@ -147,9 +161,9 @@ class FrontEnd:
         spectra = torch.stft(
             samples, N_FFT, HOP_SAMPLES, window=self.window, center=False, return_complex=True
         )
-        power = torch.view_as_real(spectra).square_().sum(-1).transpose(1, 2)
-        decibel = torch.matmul(power, self.filters).clamp_(min=FLOOR).log10_().mul_(10.0)
-        return decibel.sub_(self.config.mel_mean).div_(self.config.mel_std)
+        # (batch, frames, 2 × bins): the product below adds real² and imaginary²
+        parts = torch.view_as_real(spectra.transpose(1, 2)).flatten(2)
+        return self.filters(parts.square_())
 
 
 class _ResidualBlock:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tune_cache.encoders.muq.config import HOP_SAMPLES, N_FFT, N_MELS, MuqConfig, n_frames_of
+from tune_cache.encoders.muq.config import HOP_SAMPLES, N_MELS, MuqConfig, n_frames_of
 from tune_cache.errors import EncoderError
 
 __all__ = ["Plan", "make_plan", "peak_bytes"]
@@ -93,8 +93,7 @@ def peak_bytes(config: MuqConfig, plan: Plan, *, n_samples: int, itemsize: int) 
     """Predict the highest memory above the weights while ``plan`` runs."""
     n_frames = n_frames_of(n_samples)
     mel_frames = min(plan.mel_frames + 2 * HALO_FRAMES, plan.n_items * n_samples // HOP_SAMPLES)
-    # spectrum, power and its copy, or two images of the first convolution block
-    spectra = mel_frames * (N_FFT // 2 + 1) * (8 + 4 + 4)
+    # the first convolution block has two images at a time
     image = mel_frames * config.conv_dim * (N_MELS // 4) * itemsize
     # keys and values, or the gated input of the convolution, and a stretch of the widest layer
     whole = n_frames * config.dim * max(2 * itemsize, 4)
@@ -102,7 +101,7 @@ def peak_bytes(config: MuqConfig, plan: Plan, *, n_samples: int, itemsize: int) 
     stream = n_frames * config.dim * 4
     # three images of the second block, each an eighth in size, stay in the allocator's hands
     kept = 3 * image // 8 + SCRATCH
-    return plan.n_items * stream + max(spectra, 2 * image, plan.n_items * (whole + stretch)) + kept
+    return plan.n_items * stream + max(2 * image, plan.n_items * (whole + stretch)) + kept
 
 
 def _halvings(count: int) -> list[int]:
