@@ -16,7 +16,7 @@ import time
 import pytest
 from world import RATE, ToyEncoder, World, arrays_of
 
-from tune_cache.cache import disk
+from tune_cache.cache import disk, locks
 
 LENGTHS = {f"t{i:02}.wav": RATE * (1 + i % 3) for i in range(12)}
 N_SEGMENTS = sum(n // RATE for n in LENGTHS.values())
@@ -182,6 +182,36 @@ def test_a_torn_unit_is_never_taken_for_a_unit(pristine, tmp_path):
 
         run_child(world, observer=observer)
         check_resumed(world, expected)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_writers_whose_locks_lie_do_no_harm(pristine, tmp_path, seed):
+    source, expected = pristine
+    world = World(tmp_path, Slow())
+    shutil.copytree(source.audio, world.audio)
+    draw = random.Random(seed)
+    pids = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                locks.fcntl.lockf = lambda *_: None  # says yes to everybody
+                world.extract(1.0, "full")
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    doomed = draw.sample(pids, 2) if seed % 2 else []
+    until = time.perf_counter() + draw.uniform(0.0, 0.15)
+    while time.perf_counter() < until:
+        pass
+    for pid in doomed:
+        os.kill(pid, signal.SIGKILL)
+    codes = {pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids}
+    assert all(codes[pid] == 0 for pid in pids if pid not in doomed)
+    assert published(world) == expected
+    check_resumed(world, expected)
 
 
 def test_two_extracts_at_once_share_the_work(pristine, tmp_path):

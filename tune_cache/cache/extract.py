@@ -119,8 +119,10 @@ def extract_stores(
     options = circumstances or Circumstances()
     report = on_progress or (lambda event: None)
     collection = collection_digest((t.track_id, t.audio_sha256) for t in tracks)
+    finals = {layout.store_path(spec, collection) for spec in specs}
     distrusted: set[Path] = set()
     while True:
+        published = {final for final in finals if final.exists()}
         try:
             return _extract(
                 tracks,
@@ -131,9 +133,11 @@ def extract_stores(
                 Run(load, open_decoders, options, report),
                 distrusted,
             )
-        except StoreCorruptError as error:
-            source = _copied_from(Path(error.path), layout) if error.path else None
-            finals = {layout.store_path(spec, collection) for spec in specs}
+        except (StoreCorruptError, FileNotFoundError) as error:
+            if published != {final for final in finals if final.exists()}:
+                continue  # a rival published and removed the journal under our hands
+            path = error.path if isinstance(error, StoreCorruptError) else ""
+            source = _copied_from(Path(path), layout) if path else None
             if source is None or source in distrusted or source in finals:
                 raise
             logger.warning("store %s is damaged and not copied from: %s", source.name, error)

@@ -125,7 +125,8 @@ class Job:
         if wanted:
             found = read_unit(self.work, index, self.spec)
             if found is None or not found.covers(wanted):
-                return False
+                # a rival that published has removed its journal, which is ours as well
+                return self.final.exists()
         self.done.add(index)
         return True
 
