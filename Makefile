@@ -1,9 +1,10 @@
 # Every target sets up what it needs; CI and a fresh machine need nothing but python3 (3.11 or newer) and make.
 PYTHON ?= python3
 VENV := .venv
+STOCK := .venv-stock
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-transformers-4 lint format bench-real-clips clean
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -30,6 +31,23 @@ format: $(VENV)/.ready  ## put the code in form
 
 test: lint  ## lint, types, tests
 	$(BIN)/pytest
+
+# the muq package's own forward works under transformers 4.57 only: an environment of its own
+$(STOCK)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(STOCK)
+	$(STOCK)/bin/pip install --quiet --upgrade pip
+	$(STOCK)/bin/pip install --quiet --editable '.[dev]' 'transformers==4.57.6'
+	@touch $@
+
+test-transformers-4: $(STOCK)/.ready  ## MuQ's tests beside the package's own forward
+	$(STOCK)/bin/pytest tests/test_muq.py tests/test_muq_golden.py
+
+SUBSET ?= ../shared/data/soundtrack-subset
+build/muq-random/model.safetensors: | $(STOCK)/.ready
+	$(STOCK)/bin/python benchmarks/stock.py make build/muq-random
+
+bench-real-clips: $(VENV)/.ready $(STOCK)/.ready build/muq-random/model.safetensors  ## ten real clips, true size
+	$(BIN)/python benchmarks/real_clips.py build/muq-random $(SUBSET) --stock-python $(STOCK)/bin/python
 
 clean:  ## remove the virtual environments and tool caches
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

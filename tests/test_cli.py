@@ -13,6 +13,8 @@ import pytest
 from command_line import tune
 from small_dataset import N_TRACKS, make_small_dataset
 
+import tune_cache
+
 REAL = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
@@ -77,6 +79,9 @@ def test_report_has_four_forms(home):
         (["extract", "--precision", "fp64", "--encoder", "mel"], 2, "'fp64'", ""),
         (["extract", "--pool", "median"], 2, "'median'", ""),
         (["extract", "--batch-size", "many"], 2, "'many'", ""),
+        (["extract", "--max-memory", "lots"], 2, "'lots'", "4GB"),
+        (["extract", "--part", "3/2"], 2, "'3/2'", "1/4"),
+        (["extract", "--seg", "full", "--hop", "5"], 2, "--hop", "leave out"),
         (["extract", "nowhere/at-all"], 2, "nowhere/at-all", ""),
         (["probe", "--seg", "7"], 1, "no store", "tune extract"),
         (["probe", "--task", "kinds"], 1, "'kinds'", "'kind'"),
@@ -162,6 +167,45 @@ def test_two_encodings_at_one_length_are_not_guessed_between(tmp_path):
     store = next((tmp_path / "xdg/tune/v1/mel").glob("seg1-*.zarr"))
     chosen = tune(tmp_path, "probe", *common, "--store", str(store))
     assert chosen.returncode == 0, chosen.stderr
+
+
+def test_what_encoders_and_lengths_there_are_is_said(tmp_path):
+    prefix = str(make_small_dataset(tmp_path / "data"))
+    for encoder in ("mel", "muq-nano"):
+        assert tune(tmp_path, "extract", prefix, "--encoder", encoder, "--seg", "1").returncode == 0
+    several = tune(tmp_path, "probe", prefix)  # the dataset's own encoder, muq, has none
+    assert several.returncode == 2
+    assert "mel (1), muq-nano (1)" in several.stderr
+    assert "--encoder mel" in several.stderr
+    absent = tune(tmp_path, "probe", prefix, "--seg", "7")
+    assert absent.returncode == 1
+    assert "no store at segment length 7" in absent.stderr
+    assert f"tune extract {prefix} --encoder mel --seg 7" in absent.stderr
+
+
+def test_a_dataset_without_a_task_cannot_be_probed(tmp_path):
+    prefix = make_small_dataset(tmp_path / "data")
+    for split in ("train", "val", "test"):
+        path = Path(f"{prefix}.{split}.jsonl")
+        path.write_text(path.read_text().replace('"label"', '"mood"'))
+    assert tune(tmp_path, "extract", str(prefix), "--encoder", "mel").returncode == 0
+    done = tune(tmp_path, "probe", str(prefix))
+    assert done.returncode == 1
+    assert "no task" in done.stderr
+    assert "tune.toml" in done.stderr
+
+
+def test_a_notebook_may_give_one_value_or_several(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prefix = make_small_dataset(tmp_path / "data")
+    cache = tmp_path / "cache"
+    one = tune_cache.extract(prefix, encoder="mel", seg=1, cache_dir=cache)
+    two = tune_cache.extract(prefix, encoder="mel", seg=["1", "full"], cache_dir=cache)
+    assert [outcome.hit for outcome in two.outcomes] == [True, False]
+    assert two.outcomes[0].path == one.outcomes[0].path
+    found = tune_cache.probe(prefix, agg="max", layer=2, seg="full", seed=7, cache_dir=cache)
+    (run,) = found.runs
+    assert (run.context.seg, run.result.aggregation, run.result.layer) == ("full", "max", "2")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -407,3 +407,20 @@ def test_columns_that_are_not_there_are_named_with_those_that_are(flat):
 def test_absent_csv_is_an_error(flat):
     with pytest.raises(ManifestError, match=r"no\.csv cannot be read"):
         scan(flat, labels_csv=flat / "no.csv")
+
+
+def test_a_group_that_holds_several_labels_is_told(tmp_path):
+    for label in ("blues", "jazz"):
+        for album in ("disc1", "disc2", "disc3", "disc4", "disc5"):
+            path = tmp_path / label / album / "a.wav"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"x")
+    merged = scan(tmp_path, group="^[^/]+/([^/]+)/")
+    assert merged.mixed_groups == ("disc1", "disc2", "disc3", "disc4", "disc5")
+    apart = scan(tmp_path, group="^([^/]+/[^/]+)/", force=True)
+    assert apart.mixed_groups == ()
+
+
+def test_a_label_column_without_a_csv_is_refused(music):
+    with pytest.raises(UsageError, match="no CSV was given"):
+        scan(music, label_columns=["mood"])

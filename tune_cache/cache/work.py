@@ -224,5 +224,5 @@ def _encode_one(
         waited = 0.0  # charged once
         write_unit(job.work, k, job.spec, dataclasses.replace(result, ledger=cost))
         job.done.add(k)
-        job.n_encoded += len(wanted)
+        job.n_encoded += sum(outcome.status == "ok" for outcome in result.outcomes)
         job.claims.drop(k)

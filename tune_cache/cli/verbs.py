@@ -61,7 +61,7 @@ def extract(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Segments at a time; auto.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Above the weights, as 4GB.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Decoding processes; one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding processes; 0: one a core.")] = None,
     part: Annotated[str | None, typer.Option(metavar="I/N", help="A share of the work.")] = None,
     rehash: Annotated[bool, typer.Option(help="Read every audio file again.")] = False,
     data_root: DataRoot = None,

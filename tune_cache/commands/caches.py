@@ -90,8 +90,9 @@ def cache_info(name: str, *, cache_dir: Path | str | None = None) -> Store:
             f"no store is called {name!r}", hint="list what there is with `tune cache ls`"
         )
     if len(found) > 1:
+        names = [f"{path.parent.name}/{path.name}" for path in found]
         raise StoreAmbiguousError(
-            f"{len(found)} stores are called {name!r}: {first_few([p.name for p in found])}",
+            f"{len(found)} stores are called {name!r}: {first_few(names)}",
             hint="give more of the name",
         )
     return open_store(found[0])

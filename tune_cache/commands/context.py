@@ -8,12 +8,13 @@ default. None means "not given".
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tune_cache.cache.inventory import AudioFile, Inventory
 from tune_cache.cache.layout import Layout, resolve_cache_dir
@@ -22,8 +23,19 @@ from tune_cache.datasets.base import Dataset, Track
 from tune_cache.datasets.catalog import default_dataset, load_dataset
 from tune_cache.datasets.config import Config, find_config
 from tune_cache.errors import AudioError, UsageError
+from tune_cache.segments import parse_seg
 
-__all__ = ["Context", "open_context", "parse_bytes", "plan_tracks"]
+__all__ = [
+    "Context",
+    "Length",
+    "lengths",
+    "open_context",
+    "parse_bytes",
+    "plan_tracks",
+    "several",
+]
+
+Length = float | Literal["full"]
 
 UNITS = {
     "": 1,
@@ -60,12 +72,13 @@ class Context:
 
     def dataset(
         self,
-        name: str | None,
+        name: str | Path | None,
         *,
         data_root: Path | None = None,
         allow_outside_root: bool = False,
     ) -> Dataset:
         """Load the dataset that was named, configured, or built in."""
+        name = None if name is None else os.fspath(name)
         asked = default_dataset(self.config)[0] if name is None else name
         configured = asked in self.config.datasets  # then its own data root comes first
         root = data_root if configured else self.setting("data_root", data_root)
@@ -98,6 +111,22 @@ def open_context(cache_dir: Path | str | None = None, *, start: Path | None = No
     config = find_config(start or Path.cwd())
     root = resolve_cache_dir(cache_dir, configured=config.defaults.get("cache_dir"))
     return Context(config, Layout(root))
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """Take one value or a sequence of them.
+
+    Examples
+    --------
+    >>> several("mean"), several(30), several([10, 30]), several(())
+    (('mean',), (30,), (10, 30), ())
+    """
+    return (value,) if isinstance(value, str | int | float) else tuple(value)
+
+
+def lengths(values: Sequence[Any]) -> tuple[Length, ...]:
+    """Read segment lengths that a notebook may give as text or as numbers."""
+    return tuple(parse_seg(str(value)) for value in values)
 
 
 def parse_bytes(value: str | int | None) -> int | None:
@@ -134,7 +163,7 @@ def _planned(track: Track, file: AudioFile | AudioError) -> PlannedTrack:
             audio_sha256="",
             seconds=0.0,
             reason=file.reason,
-            message=str(file),
+            message=f"audio file {str(track.path)!r} {file}",
         )
     return PlannedTrack(
         track_id=track.track_id,

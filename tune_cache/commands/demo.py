@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_cache.cache.work import Progress
-from tune_cache.commands.context import open_context
-from tune_cache.commands.extract import ExtractReport, Length, extract
+from tune_cache.commands.context import Length, open_context
+from tune_cache.commands.extract import ExtractReport, extract
 from tune_cache.commands.probe import ProbeReport, probe
 from tune_cache.datasets.base import Dataset
 from tune_cache.datasets.demo import DemoProgress, ensure_demo

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from tune_cache.audio import DECODER, RESAMPLER
 from tune_cache.cache.extract import (
@@ -14,7 +13,16 @@ from tune_cache.cache.extract import (
     Progress,
     extract_stores,
 )
-from tune_cache.commands.context import Context, open_context, parse_bytes, plan_tracks
+from tune_cache.cache.plan import units_of_part
+from tune_cache.commands.context import (
+    Context,
+    Length,
+    lengths,
+    open_context,
+    parse_bytes,
+    plan_tracks,
+    several,
+)
 from tune_cache.datasets.base import Dataset
 from tune_cache.encoders.base import Encoder, EncoderInfo, get_encoder, parse_layers
 from tune_cache.errors import UsageError
@@ -23,7 +31,6 @@ from tune_cache.specs import CHANNELS, POOLINGS, PRECISIONS, ChannelRule, StoreS
 
 __all__ = ["ExtractReport", "extract"]
 
-Length = float | Literal["full"]
 DEFAULT_SECONDS = 30.0
 
 
@@ -53,9 +60,9 @@ class ExtractReport:
 
 
 def extract(
-    dataset: str | None = None,
+    dataset: str | Path | None = None,
     *,
-    seg: Sequence[Length] = (),
+    seg: Length | Sequence[Length] = (),
     encoder: str | None = None,
     encoder_path: Path | None = None,
     hop: float | None = None,
@@ -114,6 +121,14 @@ def extract(
     precision = choose("precision", precision, "fp32")
     if precision not in PRECISIONS:
         raise UsageError(f"--precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    budget = parse_bytes(choose("max_memory", max_memory))
+    circumstances = Circumstances(
+        batch_size=_batch_size(choose("batch_size", batch_size, 0)),
+        workers=choose("workers", workers, 0),
+        part=choose("part", part),
+        dataset=loaded.name,
+    )
+    units_of_part(0, circumstances.part)  # a mistake is one even if nothing is left to do
     factory = get_encoder(name)
     with context.inventory(rehash=rehash) as inventory:
         info = factory.describe(
@@ -124,7 +139,7 @@ def extract(
         specs = _specs(
             context,
             info,
-            seg=seg,
+            seg=lengths(choose("seg", several(seg), (DEFAULT_SECONDS,))),
             hop=hop,
             tail=tail,
             min_tail=min_tail,
@@ -143,7 +158,7 @@ def extract(
             device=choose("device", device, "auto"),
             layers=kept.layers,
             poolings=kept.poolings,
-            max_memory_bytes=parse_bytes(choose("max_memory", max_memory)),
+            max_memory_bytes=budget,
         )
 
     outcomes = extract_stores(
@@ -152,12 +167,7 @@ def extract(
         layout=context.layout,
         info=info,
         load=load,
-        circumstances=Circumstances(
-            batch_size=_batch_size(choose("batch_size", batch_size, 0)),
-            workers=choose("workers", workers, 0),
-            part=choose("part", part),
-            dataset=loaded.name,
-        ),
+        circumstances=circumstances,
         on_progress=on_progress,
     )
     return ExtractReport(dataset=loaded, encoder=info, outcomes=tuple(outcomes))
@@ -194,6 +204,8 @@ def _specs(
     unknown = [word for word in pools if word not in POOLINGS]
     if unknown:
         raise UsageError(f"--pool has {unknown[0]!r}, expected some of {', '.join(POOLINGS)}")
+    if hop is not None and all(length == "full" for length in seg):
+        raise UsageError("--hop is given, but whole tracks have none", hint="leave out --hop")
     rule = choose("channels", channels, "mix")
     if rule not in CHANNELS:
         raise UsageError(f"--channels is {rule!r}, expected mix or first")
@@ -215,5 +227,5 @@ def _specs(
             resampler=RESAMPLER,
             decoder=DECODER,
         )
-        for length in choose("seg", tuple(seg), (DEFAULT_SECONDS,))
+        for length in seg
     ]

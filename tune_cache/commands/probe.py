@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,9 +12,22 @@ from typing import Any, Literal
 
 from tune_cache.cache.find import find_stores, missing_tracks
 from tune_cache.cache.store import Store, open_store
-from tune_cache.commands.context import Context, open_context, plan_tracks
+from tune_cache.commands.context import (
+    Context,
+    Length,
+    lengths,
+    open_context,
+    plan_tracks,
+    several,
+)
 from tune_cache.datasets.base import Dataset
-from tune_cache.errors import StoreError, StoreNotFoundError, first_few
+from tune_cache.errors import (
+    StoreAmbiguousError,
+    StoreError,
+    StoreNotFoundError,
+    TaskError,
+    first_few,
+)
 from tune_cache.probes.evaluate import run_probe
 from tune_cache.probes.features import read_features
 from tune_cache.probes.tasks import load_task
@@ -42,14 +56,14 @@ class ProbeReport:
 
 
 def probe(
-    dataset: str | None = None,
+    dataset: str | Path | None = None,
     *,
-    task: Sequence[str] = (),
-    agg: Sequence[str] = (),
-    layer: Sequence[str | int] = (),
-    probe: Sequence[str] = (),
-    seed: Sequence[int] = (),
-    seg: Sequence[float | Literal["full"]] = (),
+    task: str | Sequence[str] = (),
+    agg: str | Sequence[str] = (),
+    layer: str | int | Sequence[str | int] = (),
+    probe: str | Sequence[str] = (),
+    seed: int | Sequence[int] = (),
+    seg: Length | Sequence[Length] = (),
     encoder: str | None = None,
     store: Path | None = None,
     max_segments: int | None = None,
@@ -96,15 +110,27 @@ def probe(
     loaded = context.dataset(dataset, data_root=data_root, allow_outside_root=allow_outside_root)
     if on_start is not None:
         on_start(loaded)
-    names = choose("task", tuple(task), tuple(item.name for item in loaded.tasks))
+    if not loaded.tasks:
+        raise TaskError(
+            f"dataset {loaded.name!r} has no task: its records have no 'label'",
+            hint="say which keys are labels under [datasets.NAME.tasks.T] in tune.toml",
+        )
+    names = choose("task", several(task), tuple(item.name for item in loaded.tasks))
     tasks = [loaded.task(name) for name in names]
-    stores, warnings = _stores(context, loaded, seg=seg, encoder=encoder, store=store)
+    stores, warnings = _stores(
+        context,
+        loaded,
+        given=loaded.name if dataset is None else os.fspath(dataset),
+        seg=lengths(choose("seg", several(seg), ())),
+        encoder=encoder,
+        store=store,
+    )
     cells = list(
         itertools.product(
-            choose("agg", tuple(agg), ("mean",)),
-            choose("probe", tuple(probe), ("auto",)),
-            choose("layer", tuple(layer), ("best",)),
-            choose("seed", tuple(seed), (1234,)),
+            choose("agg", several(agg), ("mean",)),
+            choose("probe", several(probe), ("auto",)),
+            choose("layer", several(layer), ("best",)),
+            choose("seed", several(seed), (1234,)),
         )
     )
     runs = []
@@ -152,6 +178,7 @@ def _stores(
     context: Context,
     dataset: Dataset,
     *,
+    given: str,
     seg: Sequence[float | Literal["full"]],
     encoder: str | None,
     store: Path | None,
@@ -178,22 +205,44 @@ def _stores(
         return [opened], []
     asked = context.setting("encoder", encoder)
     common: dict[str, Any] = {
-        "lengths": context.setting("seg", tuple(seg), ()),
+        "lengths": seg,
         "audio": audio,
         "track_ids": track_ids,
     }
     name = asked or dataset.encoder
-    remedy = f"tune extract {dataset.name} --encoder {name}"
+    remedy = f"tune extract {given} --encoder "
     try:
-        return find_stores(context.layout, encoder=name, remedy=remedy, **common), []
-    except StoreNotFoundError:
+        return find_stores(context.layout, encoder=name, remedy=remedy + name, **common), []
+    except StoreNotFoundError as error:
         if asked:
             raise
         others = _others(context, name, common)
-        if len(others) != 1:
-            raise
+        if not others:
+            there = _others(context, name, {**common, "lengths": ()})
+            if not there:
+                raise
+            labels = ["full" if length == "full" else f"{length:g}" for length in seg]
+            flags = "".join(f" --seg {label}" for label in labels)
+            raise StoreNotFoundError(
+                f"no store at segment length {', '.join(labels)} holds these tracks; "
+                f"there are {_listed(there)}",
+                hint=f"{remedy}{next(iter(there))}{flags}",
+            ) from error
+        if len(others) > 1:
+            raise StoreAmbiguousError(
+                f"several encoders have stores of these tracks: {_listed(others)}",
+                hint=f"choose one, as --encoder {next(iter(others))}",
+            ) from error
     other, stores = others.popitem()
     return stores, [f"encoder {name!r} has no store of these tracks; {other!r} has, and is used"]
+
+
+def _listed(stores: Mapping[str, Sequence[Store]]) -> str:
+    """Encoders and the lengths they have, as ``mel (10, full)``."""
+    return ", ".join(
+        f"{name} ({', '.join(store.spec.segments.label for store in found)})"
+        for name, found in stores.items()
+    )
 
 
 def _others(context: Context, name: str, common: Mapping[str, Any]) -> dict[str, list[Store]]:

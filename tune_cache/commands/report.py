@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_cache.commands.context import open_context
+from tune_cache.commands.context import open_context, several
 from tune_cache.errors import StoreNotFoundError
 from tune_cache.reports.results import SavedRun, newest_runs
 
@@ -30,9 +30,9 @@ class Report:
 
 
 def report(
-    dataset: str | None = None,
+    dataset: str | Path | None = None,
     *,
-    task: Sequence[str] = (),
+    task: str | Sequence[str] = (),
     encoder: str | None = None,
     every: bool = False,
     cache_dir: Path | str | None = None,
@@ -59,12 +59,13 @@ def report(
     chosen = tuple(
         run
         for run in runs
-        if (not task or run.result.task in task) and (encoder in (None, run.context.encoder))
+        if (not task or run.result.task in several(task))
+        and (encoder in (None, run.context.encoder))
     )
     if not chosen:
         raise StoreNotFoundError(
             f"no results of {'any dataset' if every else repr(name)}"
-            + (f" for task {', '.join(task)}" if task else "")
+            + (f" for task {', '.join(several(task))}" if task else "")
             + (f" with encoder {encoder!r}" if encoder else ""),
             hint="`tune probe` makes them; `tune report --all` shows every dataset's",
         )

@@ -22,7 +22,7 @@ from tune_cache.commands.terminal import say
 from tune_cache.datasets.base import Dataset, Problem
 from tune_cache.datasets.scan import ScanResult
 from tune_cache.encoders.base import EncoderInfo
-from tune_cache.errors import printable
+from tune_cache.errors import first_few, printable
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.tables import (
     csv_table,
@@ -175,7 +175,20 @@ def scan_report(found: ScanResult, *, as_json: bool) -> str:
         if items:
             warnings.append(f"{len(items)} {text}, as {printable(str(items[0]))!r}")
     if found.ungrouped:
-        warnings.append(f"{found.ungrouped} files about which --group says nothing")
+        warnings.append(f"{found.ungrouped} files have no group and are one each")
+    if found.mixed_groups:
+        warnings.append(
+            f"{len(found.mixed_groups)} groups hold several labels "
+            f"({first_few(found.mixed_groups)}) and stay in one split: "
+            "if their names mean different things, capture the label too"
+        )
+    present = [split for split, count in found.n_tracks.items() if count]
+    if len(present) < len(found.n_tracks) or min(found.n_tracks.values()) < 0.1 * sum(
+        found.n_tracks.values()
+    ):
+        warnings.append(
+            f"splits are far from 60/20/20: {found.n_tracks}; the groups are too large or too few"
+        )
     if as_json:
         return json_table(
             rows, command="dataset scan", dataset=str(found.prefix), warnings=warnings

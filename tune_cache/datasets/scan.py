@@ -60,7 +60,9 @@ class ScanResult:
     missing
         Paths of the CSV that are no files below the folder; not in the manifests.
     ungrouped
-        How many files the group pattern or column says nothing about.
+        How many files the group pattern or column says nothing about; each is its own group.
+    mixed_groups
+        Groups that hold several classes of one task: one name, perhaps of many things.
     """
 
     name: str
@@ -75,6 +77,7 @@ class ScanResult:
     unlabelled: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     ungrouped: int = 0
+    mixed_groups: tuple[str, ...] = ()
 
 
 def scan_folder(
@@ -131,6 +134,11 @@ def scan_folder(
     if labels_csv is None:
         if group is not None and group.startswith(COLUMN):
             raise UsageError(f"group {group!r} names a column, and no CSV was given")
+        if label_columns:
+            raise UsageError(
+                f"label column {label_columns[0]!r} is asked for, and no CSV was given",
+                hint="name the CSV with --labels",
+            )
         found = label_by_folder(folder, audio)
     else:
         table = read_label_csv(labels_csv, label_columns=label_columns, group=group)
@@ -173,7 +181,18 @@ def scan_folder(
         unlabelled=tuple(relative for relative in audio if relative not in found),
         missing=tuple(missing),
         ungrouped=len(found) - n_grouped if n_grouped else 0,
+        mixed_groups=_mixed_groups(found),
     )
+
+
+def _mixed_groups(found: Mapping[str, LabelledFile]) -> tuple[str, ...]:
+    """Groups whose files have different classes."""
+    classes: dict[tuple[str, str], set[str]] = {}
+    for file in found.values():
+        for task, label in file.labels.items():
+            if file.group is not None and isinstance(label, str):
+                classes.setdefault((file.group, task), set()).add(label)
+    return tuple(sorted({group for (group, _), names in classes.items() if len(names) > 1}))
 
 
 def _header_seconds(path: Path) -> float | None:

@@ -37,6 +37,7 @@ __all__ = [
 Row = Mapping[str, Any]
 
 JSON_SCHEMA = 1
+NAMES_TO_COPY = ("store", "manifest")  # never broken over lines
 SAID_ONCE = ("encoder", "probe", "n", "seed")  # if the same in all rows
 PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 RUNS_IN_A_SPREADSHEET = tuple("=+-@＝＋－＠")
@@ -239,7 +240,10 @@ def plain_table(rows: Sequence[Row], *, width: int = 80) -> str:
     for name in names:
         numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
         table.add_column(
-            Text(printable(name)), justify="right" if numeric else "left", overflow="fold"
+            Text(printable(name)),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=name in NAMES_TO_COPY,
         )
     for row in rows:
         cells = ["" if row.get(name) is None else str(row[name]) for name in names]

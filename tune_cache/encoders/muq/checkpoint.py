@@ -40,7 +40,7 @@ WEIGHTS_SHA256 = "273febab2be02872c37d2c37e48a9d6c52c1c9392f3eeeabd498efa281ccb7
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-PATIENCE_SECONDS = 4.0
+PATIENCE_SECONDS = 2.0
 REMEDY = (
     f"download them once (hf download {HUB_NAME} --revision {REVISION}), set HF_HOME to where "
     "they are, or name their folder with --encoder-path; --encoder muq-nano needs no download"
@@ -52,7 +52,7 @@ def find_published() -> Path:
 
     The cache is asked first, for the pinned revision and then for whatever its
     ``main`` is; identity is the hash of the file either way. The network is
-    tried only if the hub answers within four seconds and ``HF_HUB_OFFLINE`` is
+    tried only if the hub answers within two seconds and ``HF_HUB_OFFLINE`` is
     not set.
 
     Raises
