@@ -91,9 +91,9 @@ def test_poolings_are_those_of_the_stock_frames(stored, pooling):
 def test_stretches_of_the_front_end_do_not_change_its_output(config):
     with open_tensors(golden.FOLDER / "model.safetensors") as tensors:
         front_end = FrontEnd(tensors, config, device=CPU, dtype=torch.float32)
-    samples = torch.from_numpy(golden.waveforms(240_000 + 123))
+    samples = torch.from_numpy(golden.waveforms(100_123))
     whole = front_end(samples, 100_000)
-    for mel_frames in (24, 100, 400, 996):
+    for mel_frames in (24, 100, 400):
         torch.testing.assert_close(front_end(samples, mel_frames), whole, rtol=0, atol=2e-6)
 
 
@@ -145,6 +145,7 @@ def test_tensors_are_those_that_from_pretrained_puts_into_the_package(folder):
     assert not read
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_script_of_the_golden_vectors_gives_them_again(capsys):
     import transformers
 

@@ -7,10 +7,10 @@ GPU, bf16 and fp16 compute products and convolutions in 16 bits while the
 residual stream, norms and statistics stay in float32. fp16 can overflow: an
 item whose output is not finite is encoded again in fp32, and counted.
 
-An item never sees another one. On the CPU an item of 10 s or more also runs by
-itself, so its numbers are the same to the last bit whatever the batch; shorter
-ones, and any on a GPU, agree to rounding (1e-5). The same batch gives the same
-bits again.
+An item never sees another one. On the CPU an item of 5.13 s or more also runs
+by itself, so its numbers are the same to the last bit whatever the batch;
+shorter ones, and any on a GPU, agree to rounding (1e-5). The same batch gives
+the same bits again, with the same number of threads.
 """
 
 from __future__ import annotations

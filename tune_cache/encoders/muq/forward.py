@@ -75,7 +75,7 @@ class Forward:
             if name in tensors:
                 frequencies = tensors(name, half)
             else:
-                steps = torch.arange(0, config.head_dim, 2).float() / config.head_dim
+                steps = torch.arange(0, config.head_dim, 2).to(torch.float32) / config.head_dim
                 frequencies = 1.0 / config.rotary_base**steps
             self.inverse_frequencies = frequencies.to(device)
 
@@ -86,7 +86,10 @@ class Forward:
         import torch
 
         shape = (len(waveforms), len(layers), self.config.dim)
-        pooled = {pooling: torch.empty(shape, device=self.device) for pooling in poolings}
+        pooled = {
+            pooling: torch.empty(shape, dtype=torch.float32, device=self.device)
+            for pooling in poolings
+        }
         with exact_math(self.device, tf32=self.tf32):
             for start in range(0, len(waveforms), plan.n_items):
                 items = slice(start, start + plan.n_items)

@@ -59,9 +59,10 @@ def mel_filters() -> torch.Tensor:
 
     import torch
 
-    bins_hz = torch.linspace(0, SAMPLE_RATE // 2, N_FFT // 2 + 1)
+    bins_hz = torch.linspace(0, SAMPLE_RATE // 2, N_FFT // 2 + 1, dtype=torch.float32)
     top_mel = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
-    edges_hz = 700.0 * (10.0 ** (torch.linspace(0.0, top_mel, N_MELS + 2) / 2595.0) - 1.0)
+    edges_mel = torch.linspace(0.0, top_mel, N_MELS + 2, dtype=torch.float32)
+    edges_hz = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
     widths = edges_hz[1:] - edges_hz[:-1]
     slopes = edges_hz[None, :] - bins_hz[:, None]
     rising = -slopes[:, :-2] / widths[:-1]
@@ -84,7 +85,7 @@ class FrontEnd:
 
         self.config = config
         self.device = device
-        self.window = torch.hann_window(N_FFT, device=device)
+        self.window = torch.hann_window(N_FFT, dtype=torch.float32, device=device)
         filters = mel_filters().repeat_interleave(2, dim=0).T
         self.filters = Linear(filters, None, dtype=torch.float32, device=device)
         channels = config.conv_dim
@@ -113,7 +114,7 @@ class FrontEnd:
         n_stretches = -(-n_mel_frames // mel_frames)
         length = -(-n_mel_frames // (n_stretches * N_FOLD)) * N_FOLD
         shape = (len(waveforms), n_frames_of(n_samples), self.config.dim)
-        frames = torch.empty(shape, device=self.device)
+        frames = torch.empty(shape, dtype=torch.float32, device=self.device)
         for item in range(0, len(waveforms), n_items):
             items = slice(item, item + n_items)
             for start in range(0, n_mel_frames, length):
@@ -139,7 +140,7 @@ class FrontEnd:
         import torch
 
         shape = (len(waveforms), stop - start, N_MELS)
-        frames = torch.empty(shape, device=self.device)
+        frames = torch.empty(shape, dtype=torch.float32, device=self.device)
         length = max(1, STRIP_FRAMES // len(waveforms))
         for first in range(start, stop, length):
             last = min(first + length, stop)

@@ -17,9 +17,9 @@ from tune_cache.errors import EncoderError
 __all__ = ["Plan", "make_plan", "peak_bytes"]
 
 HALO_FRAMES = 12
-# Rows that fill a matrix product on a CPU. An item as long runs by itself there, so that from
-# 10 s on its numbers do not depend on the batch in any bit, and memory not on the batch size.
-CPU_ROWS = 256
+# Frames that fill a matrix product on a CPU. An item of more than half of them runs by itself, so
+# that its numbers do not depend on the batch in any bit, nor memory on the batch size.
+CPU_FRAMES = 256
 MEL_FRAMES = (1000, 500, 248, 124, 64)
 FRAMES = (1024, 512, 256, 128)
 SCRATCH = 10_000_000
@@ -71,7 +71,7 @@ def make_plan(
     EncoderError
         If one item does not fit even in the smallest pieces.
     """
-    together = max(1, CPU_ROWS // n_frames_of(n_samples)) if on_cpu else n_items
+    together = max(1, CPU_FRAMES // n_frames_of(n_samples)) if on_cpu else n_items
     together = min(together, n_items)
     if max_memory_bytes is None:
         return Plan(n_items=together, mel_frames=MEL_FRAMES[0], frames=FRAMES[0])
