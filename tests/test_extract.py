@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -26,9 +27,19 @@ from world import (
 
 from tune_cache.cache.encode import Batcher, encode_unit
 from tune_cache.cache.extract import extract_stores
+from tune_cache.cache.find import find_stores
+from tune_cache.cache.locks import Claims
 from tune_cache.cache.store import open_store
-from tune_cache.errors import AudioError, EncoderError, StoreCorruptError, UsageError
+from tune_cache.errors import (
+    AudioError,
+    EncoderError,
+    StoreAmbiguousError,
+    StoreCorruptError,
+    StoreMismatchError,
+    UsageError,
+)
 from tune_cache.segments import cut
+from tune_cache.specs import collection_digest
 
 
 @pytest.fixture
@@ -36,13 +47,15 @@ def world(tmp_path) -> World:
     return World.make(tmp_path)
 
 
-def rows_by_hand(world: World, name: str, seconds: float | str = 1.0) -> np.ndarray:
+def rows_by_hand(
+    world: World, name: str, seconds: float | str = 1.0, pooling: str = "mean"
+) -> np.ndarray:
     """The obvious slow version: one segment at a time, nothing batched or cached."""
     spec = toy_spec(world.encoder, seconds)
     samples = InlineDecoders().submit(name, world.audio / name).result().samples
-    encoder = ToyEncoder()
+    encoder = ToyEncoder(poolings=(pooling,))
     rows = [
-        encoder.embed(samples[None, s.start_sample : s.start_sample + s.n_samples])["mean"][0]
+        encoder.embed(samples[None, s.start_sample : s.start_sample + s.n_samples])[pooling][0]
         for s in cut(len(samples), spec.segments)
     ]
     return np.stack(rows).astype(np.float16)
@@ -339,3 +352,168 @@ def test_hit_on_a_damaged_store_is_an_error_not_numbers(world):
         world.extract()
     with pytest.raises(StoreCorruptError):
         open_store(path)
+
+
+def test_every_pooling_keeps_its_own_rows_copied_ones_too(world):
+    world.encoder = dataclasses.replace(world.encoder, poolings=("mean", "max", "std"))
+    world.extract(names=["a/exact.wav", "b/many.wav"])
+    outcome = world.extract()[0]
+    assert outcome.n_copied == 2
+    for pooling in world.encoder.poolings:
+        for name in outcome.store.track_ids:
+            np.testing.assert_array_equal(
+                outcome.store.read([name], pooling=pooling).values,
+                rows_by_hand(world, name, pooling=pooling),
+            )
+
+
+def test_a_store_under_another_name_is_no_hit(world, tmp_path):
+    one = world.extract(1.0)[0].path
+    two = world.extract(2.0)[0].path
+    shutil.rmtree(two)
+    shutil.copytree(one, two)
+    with pytest.raises(StoreMismatchError, match="holds another store"):
+        world.extract(2.0)
+
+
+class Stubborn(ToyEncoder):
+    """Gives one layer, whatever was asked for."""
+
+    def embed(self, waveforms):
+        return {name: rows[:, :1] for name, rows in ToyEncoder.embed(self, waveforms).items()}
+
+
+def test_an_encoder_that_gives_another_shape_is_refused(world):
+    world.encoder = Stubborn()
+    with pytest.raises(EncoderError, match=r"of shape \(\d+, 1, 8\), expected \(\d+, 3, 8\)"):
+        world.extract()
+
+
+def test_an_encoder_other_than_described_is_refused(world):
+    spec = toy_spec(world.encoder)
+    world.encoder = dataclasses.replace(world.encoder, weights_sha256="99" * 32)
+    with pytest.raises(EncoderError, match="is not the one that was described"):
+        world.extract_specs([spec])
+
+
+class FullCpu(ToyEncoder):
+    """Fails as torch does on a CPU without memory."""
+
+    def embed(self, waveforms):
+        if waveforms.size > 2 * RATE:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return ToyEncoder.embed(self, waveforms)
+
+
+def test_torch_without_memory_on_a_cpu_is_recognised(world):
+    world.encoder = FullCpu()
+    assert world.extract(batch_size=16)[0].ledger["n_backoffs"] >= 1
+
+
+def test_a_touched_file_with_the_same_bytes_has_not_changed(world):
+    tracks = world.tracks()
+    (world.audio / "b/many.wav").chmod(0o600)
+    outcome = extract_stores(
+        tracks,
+        [toy_spec(world.encoder)],
+        layout=world.layout,
+        info=world.encoder.info(),
+        load=lambda: world.encoder,
+        open_decoders=inline_decoders,
+    )[0]
+    assert not outcome.failed
+
+
+def test_the_content_digest_names_no_path(world, tmp_path):
+    (world.audio / "a/exact.wav").write_bytes(b"broken")
+    other = World(tmp_path / "other", world.encoder)
+    shutil.copytree(world.audio, other.audio)
+    here, there = world.extract()[0].store, other.extract()[0].store
+    assert here.failed != {}
+    assert here.content_digest == there.content_digest
+
+
+@pytest.mark.parametrize("name", ["a\ud800b.wav", "\udcc3\udca9.wav"])
+def test_ids_with_lone_surrogates_survive(world, name):
+    tracks = [
+        dataclasses.replace(track, track_id=name) if track.track_id == "b/many.wav" else track
+        for track in world.tracks()
+    ]
+    store = extract_stores(
+        tracks,
+        [toy_spec(world.encoder)],
+        layout=world.layout,
+        info=world.encoder.info(),
+        load=lambda: world.encoder,
+        open_decoders=inline_decoders,
+    )[0].store
+    assert name in store.track_ids
+    np.testing.assert_array_equal(store.read([name]).values, rows_by_hand(world, "b/many.wav"))
+
+
+def test_finding_prefers_the_store_that_has_the_track(world):
+    path = world.audio / "b/many.wav"
+    data = path.read_bytes()
+    names = sorted(LENGTHS)
+    path.unlink()
+    world.extract(names=names)
+    path.write_bytes(data)
+    whole = world.extract(names=names)[0]
+    audio = {track.track_id: track.audio_sha256 for track in world.tracks(names)}
+    for at_hand in (audio, dict.fromkeys(audio, "")):
+        found = find_stores(world.layout, encoder="toy", audio=lambda a=at_hand: a, track_ids=names)
+        assert [store.path for store in found] == [whole.path]
+
+
+def test_without_audio_stores_that_disagree_are_not_guessed_between(world):
+    names = sorted(LENGTHS)
+    world.extract(names=names)
+    write_track(world.audio / "b/many.wav", 4 * RATE, seed=55)
+    after = world.extract(names=names)[0]
+    audio = {track.track_id: track.audio_sha256 for track in world.tracks(names)}
+    found = find_stores(world.layout, encoder="toy", audio=lambda: audio, track_ids=names)
+    assert [store.path for store in found] == [after.path]
+    with pytest.raises(StoreAmbiguousError, match="different audio"):
+        find_stores(
+            world.layout,
+            encoder="toy",
+            audio=lambda: dict.fromkeys(audio, ""),
+            track_ids=names,
+        )
+
+
+def test_an_unrelated_damaged_store_is_passed_over(world):
+    other = world.extract(names=["a/exact.wav"])[0].path
+    whole = world.extract()[0]
+    (other / "embeddings/mean/zarr.json").unlink()
+    audio = {track.track_id: track.audio_sha256 for track in world.tracks()}
+    found = find_stores(world.layout, encoder="toy", audio=lambda: audio, track_ids=sorted(LENGTHS))
+    assert [store.path for store in found] == [whole.path]
+
+
+def test_a_length_whose_unit_a_rival_held_is_made_in_the_end(world):
+    spec = toy_spec(world.encoder, 1.0)
+    tracks = world.tracks()
+    final = world.layout.store_path(
+        spec, collection_digest((t.track_id, t.audio_sha256) for t in tracks)
+    )
+    final.parent.mkdir(parents=True)
+    ready, done = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:  # a rival that holds unit 0 of the one-second store, then dies
+        with Claims(world.layout.lock_path(final)) as claims:
+            claims.take(0)
+            os.write(ready[1], b"x")
+            os.read(done[0], 1)
+            os._exit(0)
+    os.read(ready[0], 1)
+
+    class Freeing(ToyEncoder):
+        def embed(self, waveforms):
+            os.write(done[1], b"x")  # the rival ends once we are at work
+            return ToyEncoder.embed(self, waveforms)
+
+    world.encoder = Freeing()
+    outcomes = world.extract(1.0, 2.0)
+    os.waitpid(pid, 0)
+    assert all(outcome.store is not None for outcome in outcomes)

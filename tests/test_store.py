@@ -146,17 +146,33 @@ def test_a_flipped_bit_never_becomes_numbers(store):
         (store / name).write_bytes(data)
 
 
-def test_swapped_shards_of_two_stores_are_noticed(tmp_path, made):
-    world = World.make(tmp_path, dict(LENGTHS))
-    for path in world.audio.rglob("*.wav"):
-        path.write_bytes(path.read_bytes()[:-2] + b"\x01\x02")
-    other = world.extract()[0].path
-    shard = "embeddings/mean/c/0/0/0"
-    mine = Path(shutil.copytree(made, tmp_path / "mine"))
-    assert (mine / shard).stat().st_size == (other / shard).stat().st_size
-    # sizes and checksums agree: only the hashes of `verify` can tell, and they must differ
-    listed = json.loads((mine / "files.json").read_text())["files"][shard]["sha256"]
-    assert listed != json.loads((other / "files.json").read_text())["files"][shard]["sha256"]
+def test_a_linked_folder_is_refused(store, tmp_path):
+    for name in ("embeddings", "embeddings/mean", "embeddings/mean/c", "tracks"):
+        target = tmp_path / "elsewhere"
+        (store / name).rename(target)
+        (store / name).symlink_to(target)
+        with pytest.raises(StoreCorruptError, match="is a link"):
+            open_store(store)
+        (store / name).unlink()
+        target.rename(store / name)
+
+
+def test_a_flipped_bit_in_the_attributes_is_a_store_error(store):
+    data = (store / "zarr.json").read_bytes()
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        (store / "zarr.json").write_bytes(bytes(damaged))
+        with pytest.raises(StoreError):
+            open_store(store)
+    (store / "zarr.json").write_bytes(data)
+
+
+def test_a_damaged_ledger_costs_the_ledger(store):
+    (store / "ledger/extract.json").write_bytes(b"{")
+    found = open_store(store)
+    assert found.ledger == {}
+    assert len(found.read(found.track_ids)) == len(LENGTHS)
 
 
 def rewrite(store: Path, change) -> None:

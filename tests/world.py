@@ -92,7 +92,7 @@ class ToyEncoder:
             base += [float((x[1:] * x[:-1]).mean()), float(np.diff(x).std())]
             for place, layer in enumerate(self.layers):
                 out[item, place] = self.scale * np.roll(base, layer) * (layer + 1)
-        return dict.fromkeys(self.poolings, out)
+        return {name: out * (1 + len(name)) for name in self.poolings}
 
     def n_encoded(self) -> int:
         return self.log.stat().st_size if self.log and self.log.exists() else 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class _Rows:
 
 def _pieces(assembly: Assembly, pooling: str) -> Iterator[_Rows]:
     """Rows of all tracks in order, some at a time, from units and from other stores."""
+    load_unit = lru_cache(maxsize=1)(assembly.load_unit)
 
     def source(outcome: TrackOutcome) -> tuple[str, int]:
         if outcome.track_id in assembly.copy_from:
@@ -99,7 +101,7 @@ def _pieces(assembly: Assembly, pooling: str) -> Iterator[_Rows]:
                     store.segment_n_samples[rows],
                 )
         else:
-            unit = assembly.load_unit(index)
+            unit = load_unit(index)
             offsets = np.concatenate([[0], np.cumsum([o.n_rows for o in unit.outcomes])])
             place = {outcome.track_id: i for i, outcome in enumerate(unit.outcomes)}
             rows = np.concatenate(
@@ -186,7 +188,7 @@ class _Writer:
 
 
 def _text_arrays(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     offsets = np.concatenate([[0], np.cumsum([len(item) for item in encoded], dtype=np.int64)])
     return np.frombuffer(b"".join(encoded), np.uint8), offsets.astype(np.int64)
 
@@ -279,7 +281,8 @@ def _fill(folder: Path, assembly: Assembly) -> None:
     }
     for name, (column, dtype) in small.items():
         typed = column.astype("<" + dtype)
-        digest.update(f"{name}\0".encode() + typed.tobytes())
+        if not name.startswith("tracks/message"):  # sentences name paths of one machine
+            digest.update(f"{name}\0".encode() + typed.tobytes())
         writer.small(name, typed, dtype)
     attributes = _attributes(assembly, n_segments, digest.hexdigest())
     group = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}

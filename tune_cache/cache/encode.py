@@ -94,7 +94,8 @@ class Batcher:
 def _is_out_of_memory(error: BaseException) -> bool:
     """Recognise torch's out-of-memory errors without importing torch."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, MemoryError) or "OutOfMemoryError" in names
+    on_cpu = "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or on_cpu
 
 
 def encode_unit(
@@ -134,6 +135,13 @@ def encode_unit(
             embedded = batcher.run(waveforms)
             places = [row for row, _, _ in batch]
             for name in spec.poolings:
+                found = embedded[name].shape
+                if found != (len(batch), *shape[1:]):
+                    raise EncoderError(
+                        f"encoder {batcher.encoder.name!r} gave {name} embeddings of shape "
+                        f"{found}, expected {(len(batch), *shape[1:])}",
+                        hint="this is a defect of the encoder: see docs/adding-an-encoder.md",
+                    )
                 rows[name][places] = embedded[name]
     return _checked_unit(
         tracks,

@@ -37,8 +37,8 @@ from tune_cache.cache.work import (
     open_pool,
 )
 from tune_cache.encoders.base import Encoder, EncoderInfo
-from tune_cache.errors import AudioError, StoreCorruptError
-from tune_cache.specs import StoreSpec, collection_digest
+from tune_cache.errors import AudioError, StoreCorruptError, StoreMismatchError
+from tune_cache.specs import StoreSpec, collection_digest, differing_fields
 
 __all__ = ["Circumstances", "ExtractOutcome", "Progress", "extract_stores"]
 
@@ -165,7 +165,7 @@ def _extract(
         for spec in dict.fromkeys(specs):
             final = layout.store_path(spec, collection)
             if final.exists():
-                outcomes[spec] = _finished(open_store(final), hit=True)
+                outcomes[spec] = _finished(_expected(final, spec, collection), hit=True)
                 _sweep(layout, final)
                 continue
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -182,6 +182,19 @@ def _extract(
             run.report(Progress(stage="assemble", done=number, total=len(jobs)))
             outcomes[job.spec] = _finish(job, plan, collection, info, run.options)
     return [outcomes[spec] for spec in specs]
+
+
+def _expected(final: Path, spec: StoreSpec, collection: str) -> Store:
+    """Open a store by its name, and see that it is what the name says."""
+    store = open_store(final)
+    if store.spec != spec or store.collection_digest != collection:
+        fields = differing_fields(spec.to_json(), store.spec.to_json())
+        raise StoreMismatchError(
+            f"{str(final)!r} holds another store than its name says"
+            + "".join(f"; {name}: expected {a!r}, found {b!r}" for name, a, b in fields[:4]),
+            hint="move it away and run the same command again",
+        )
+    return store
 
 
 def _sweep(layout: Layout, final: Path) -> None:
@@ -233,8 +246,7 @@ def _finish(
             n_missing_units=len(missing),
         )
     with job.claims.assembling():
-        hit = job.final.exists()
-        if not hit:
+        if not job.final.exists():
             assembly = _assembly(job, plan, collection, info, options)
             if not any(outcome.n_rows for outcome in assembly.outcomes):
                 first = next(iter(assembly.outcomes), None)
@@ -244,8 +256,8 @@ def _finish(
                     hint="look at the dataset with `tune dataset check`",
                     reason=first.status if first else "empty",
                 )
-            hit = not assemble(job.final, assembly)
-        store = open_store(job.final)
+            assemble(job.final, assembly)
+        store = _expected(job.final, job.spec, collection)
         _remove_remains(job.final, job.work)
     return _finished(store, hit=False, n_encoded=job.n_encoded, n_copied=len(job.copies))
 

@@ -73,7 +73,7 @@ def missing_tracks(store: Store, audio: Mapping[str, str]) -> list[str]:
     return [
         name
         for name, sha256 in audio.items()
-        if name not in here or (sha256 and here[name] and here[name] != sha256)
+        if name not in here or (sha256 and here[name] != sha256)
     ]
 
 
@@ -119,11 +119,15 @@ def find_stores(
             continue
         if wanted and path.name.removeprefix("seg").split("-")[0] not in wanted:
             continue
-        store = open_store(path)
+        try:
+            store = open_store(path)
+            known = set(store.track_ids)
+        except StoreError as error:  # it may be of other tracks: told only if nothing serves
+            near.append(f"{path.name} cannot be used: {error}")
+            continue
         if pooling not in store.poolings:
             near.append(f"{store.name} keeps {', '.join(store.poolings)}, not {pooling}")
             continue
-        known = set(store.track_ids)
         lacking = [name for name in track_ids if name not in known]
         reason = "lacks"
         if not lacking:
@@ -137,20 +141,42 @@ def find_stores(
                 )
             continue
         candidates.append(store)
-    return _one_a_length(candidates, wanted, near, encoder, remedy)
+    return _one_a_length(candidates, track_ids, wanted, near, encoder, remedy)
+
+
+def _differ(left: Store, right: Store, track_ids: Sequence[str]) -> bool:
+    """Whether two stores have rows of the same tracks from different audio."""
+    return any(
+        name in left.audio_of
+        and name in right.audio_of
+        and left.audio_of[name] != right.audio_of[name]
+        for name in track_ids
+    )
 
 
 def _one_a_length(
     candidates: Sequence[Store],
+    track_ids: Sequence[str],
     wanted: Sequence[str],
     near: Sequence[str],
     encoder: str,
     remedy: str,
 ) -> list[Store]:
     """Choose the store of each length; refuse to guess between encodings."""
+
+    def usefulness(store: Store) -> tuple[int, int]:
+        return -sum(store.status[name] == "ok" for name in track_ids), store.n_tracks
+
     by_length: dict[str, dict[str, Store]] = {}
-    for store in sorted(candidates, key=lambda store: store.n_tracks):
-        by_length.setdefault(store.spec.segments.label, {}).setdefault(store.spec.key, store)
+    for store in sorted(candidates, key=usefulness):
+        chosen = by_length.setdefault(store.spec.segments.label, {})
+        best = chosen.setdefault(store.spec.key, store)
+        if best is not store and _differ(best, store, track_ids):
+            raise StoreAmbiguousError(
+                f"stores {best.name} and {store.name} hold these tracks with different audio, "
+                f"and the audio is not at hand to tell which is meant",
+                hint=f"choose one, as --store {best.path}",
+            )
     absent = [label for label in wanted if label not in by_length]
     if absent or not by_length:
         flags = "".join(f" --seg {label}" for label in absent)
@@ -169,7 +195,7 @@ def _one_a_length(
                 f"{len(stores)} encodings of segment length {label} hold these tracks: "
                 f"{', '.join(store.name for store in stores.values())}; they differ in "
                 + "; ".join(f"{name}: {left!r} or {right!r}" for name, left, right in fields[:4]),
-                hint="choose one with --store PATH",
+                hint=f"choose one, as --store {first.path}",
             )
     order = sorted(by_length, key=lambda label: float("inf") if label == "full" else float(label))
     return [next(iter(by_length[label].values())) for label in order]

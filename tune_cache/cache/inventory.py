@@ -28,6 +28,7 @@ __all__ = ["AudioFile", "Inventory", "stamp_of"]
 
 YOUNGEST_TRUSTED_SECONDS = 2.0
 BLOCK_BYTES = 1 << 20
+REMEMBER_EVERY = 500  # an interrupted pass over a large collection is not lost
 # with no header to go by, a file is taken to hold this much a second (a 128 kbit/s mp3)
 BYTES_PER_SECOND = 16_000
 
@@ -188,6 +189,9 @@ class Inventory:
                 stale = remembered.get(key, ("",))[0] != stamp
                 if isinstance(result, AudioFile) and stamp and stale:
                     fresh.append((key, stamp, result.sha256, result.seconds))
+                if len(fresh) >= REMEMBER_EVERY:
+                    self._remember(fresh)
+                    fresh = []
                 yield path, result
         self._remember(fresh)
 

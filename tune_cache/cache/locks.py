@@ -36,14 +36,18 @@ class Claims:
 
     def __enter__(self) -> Claims:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self.path, flags, 0o666)
+        with contextlib.suppress(PermissionError):  # another user's: it only saves work
+            self._descriptor = os.open(self.path, flags, 0o666)
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def take(self, index: int, *, wait: bool = False) -> bool:
         """Claim unit ``index``; False if another process holds it."""
+        if self._descriptor < 0:
+            return True
         operation = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
             fcntl.lockf(self._descriptor, operation, 1, index)
@@ -55,7 +59,7 @@ class Claims:
 
     def drop(self, index: int) -> None:
         """Give a claim back."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, index)
 
     @contextlib.contextmanager

@@ -11,6 +11,7 @@ a failed track has none.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from tune_cache.cache.ragged import Ragged
 from tune_cache.cache.shards import read_rows, read_small
 from tune_cache.cache.verify import check_sizes, read_json
 from tune_cache.errors import (
+    StoreCorruptError,
     StoreError,
     StoreMismatchError,
     StoreNotFoundError,
@@ -34,6 +36,7 @@ from tune_cache.specs import StoreSpec
 
 __all__ = ["FORMAT", "STATUS_FAILED", "STATUS_OK", "Store", "open_store"]
 
+logger = logging.getLogger(__name__)
 FORMAT = {"name": "tune_cache store", "version": 1, "min_reader": 1}
 READER_VERSION = 1
 STATUS_OK, STATUS_FAILED = 0, 1
@@ -52,6 +55,12 @@ def open_store(path: Path | str) -> Store:
         If it was written by a version that this one cannot read.
     """
     path = Path(path)
+    if path.is_dir() and path.name.endswith(".zarr") and not (path / "COMPLETE").exists():
+        raise StoreCorruptError(
+            f"store {str(path)!r} is not whole: it has no 'COMPLETE'",
+            hint="remove it and run `tune extract` again",
+            path=str(path / "COMPLETE"),
+        )
     if not path.is_dir() or not (path / "COMPLETE").exists():
         raise StoreNotFoundError(
             f"no finished store at {str(path)!r}", hint="list what there is with `tune cache ls`"
@@ -68,7 +77,14 @@ def open_store(path: Path | str) -> Store:
             f"store {str(path)!r} has format {written!r}, expected {FORMAT!r} or older",
             hint="upgrade tune_cache",
         )
-    return Store(path, attributes)
+    try:
+        return Store(path, attributes)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreMismatchError(
+            f"attributes of store {str(path)!r} cannot be read: {error}"
+        ) from error
 
 
 class Store:
@@ -122,7 +138,7 @@ class Store:
         offsets = self._small(f"tracks/{name}_offset", "i8", self.n_tracks + 1)
         data = self._small(f"tracks/{name}_utf8", "u1", int(offsets[-1])).tobytes()
         return tuple(
-            data[a:b].decode("utf-8", "surrogateescape")
+            data[a:b].decode("utf-8", "surrogatepass")
             for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
         )
 
@@ -202,7 +218,11 @@ class Store:
     def ledger(self) -> dict[str, Any]:
         """What making it cost; empty where nothing was written."""
         path = self.path / "ledger" / "extract.json"
-        return read_json(path) if path.is_file() else {}
+        try:
+            return read_json(path) if path.is_file() else {}
+        except StoreCorruptError as error:  # it is outside all digests: vectors do not depend on it
+            logger.warning("ledger of %s: %s", self.name, error)
+            return {}
 
     def outcome_of(self, name: str, track_id: str) -> TrackOutcome:
         """What became of track ``name`` here, told under another id."""

@@ -9,6 +9,7 @@ not authenticity: whoever can write the store can write the hashes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -62,7 +63,23 @@ def check_sizes(path: Path) -> None:
             hint=HINT,
             path=str(listing),
         )
-    for name, entry in json.loads(text)["files"].items():
+    try:
+        files = {
+            str(name): (int(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in json.loads(text)["files"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreCorruptError(
+            f"'files.json' of store {str(path)!r} cannot be read: {error}", path=str(listing)
+        ) from error
+    for folder in {parent for name in files for parent in PurePosixPath(name).parents}:
+        if (path / folder).is_symlink() and str(folder) != ".":
+            raise StoreCorruptError(
+                f"folder {str(folder)!r} of store {str(path)!r} is a link",
+                hint=HINT,
+                path=str(path / folder),
+            )
+    for name, (n_bytes, sha256) in files.items():
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts:
             raise StoreCorruptError(
@@ -75,10 +92,16 @@ def check_sizes(path: Path) -> None:
             raise StoreCorruptError(
                 f"file {name!r} of store {str(path)!r} is missing", hint=HINT, path=str(file)
             ) from error
-        if status.st_size != entry["bytes"] or (status.st_mode & 0o170000) != 0o100000:
+        if status.st_size != n_bytes or (status.st_mode & 0o170000) != 0o100000:
             raise StoreCorruptError(
                 f"file {name!r} of store {str(path)!r} has {status.st_size} bytes, "
-                f"expected a regular file of {entry['bytes']}",
+                f"expected a regular file of {n_bytes}",
+                hint=HINT,
+                path=str(file),
+            )
+        if name == "zarr.json" and hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+            raise StoreCorruptError(
+                f"file {name!r} of store {str(path)!r} is not the one that was written",
                 hint=HINT,
                 path=str(file),
             )

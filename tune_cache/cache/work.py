@@ -27,8 +27,8 @@ from tune_cache.cache.journal import read_unit, write_unit
 from tune_cache.cache.locks import Claims
 from tune_cache.cache.plan import PlannedTrack, units_of_part
 from tune_cache.cache.store import Store
-from tune_cache.encoders.base import Encoder
-from tune_cache.errors import AudioError
+from tune_cache.encoders.base import Encoder, sha256_file
+from tune_cache.errors import AudioError, EncoderError
 from tune_cache.specs import StoreSpec
 
 __all__ = ["Circumstances", "Job", "OpenDecoders", "Progress", "Run", "encode_all", "open_pool"]
@@ -140,17 +140,25 @@ def encode_all(plan: Sequence[Unit], jobs: Sequence[Job], run: Run) -> None:
     seconds = {k: sum(track.seconds for track in plan[k]) for k in pending}
     total = sum(seconds.values())
     run.report(Progress(stage="encode", done=0.0, total=total))
-    batcher = Batcher(run.load(), run.options.batch_size)
+    encoder = run.load()
+    if any(encoder.spec() != job.spec.encoder for job in jobs):
+        raise EncoderError(
+            f"encoder {encoder.name!r} is not the one that was described: its weights changed",
+            hint="run the same command again",
+        )
+    batcher = Batcher(encoder, run.options.batch_size)
     done = 0.0
     n_workers = run.options.workers or os.cpu_count() or 1
     with run.open_decoders(n_workers, jobs[0].spec) as pool:
         while pending:
             held_elsewhere: list[int] = []
             for k, mine, decoded, waited in _decoded_units(pending, plan, jobs, pool):
-                if not mine:
+                if mine:
+                    _encode_one(k, plan[k], mine, decoded, waited, batcher)
+                    decoded.clear()  # three units of audio would be held otherwise
+                if not all(job.is_done(k, plan[k]) for job in jobs):
                     held_elsewhere.append(k)
                     continue
-                _encode_one(k, plan[k], mine, decoded, waited, batcher)
                 done += seconds[k]
                 run.report(Progress(stage="encode", done=done, total=total))
             if held_elsewhere:  # wait for one rival, then look again at all
@@ -201,11 +209,20 @@ def _result(future: Future[DecodedAudio], track: PlannedTrack) -> DecodedAudio |
         decoded = future.result()
     except AudioError as error:
         return error
-    if track.stamp and stamp_of(track.path) != track.stamp:
+    moved = track.stamp and stamp_of(track.path) != track.stamp
+    if moved and _sha256(track.path) != track.audio_sha256:  # a chmod changes the stamp as well
         return AudioError(
             "file changed while it was being read", reason="changed", hint="run again"
         )
     return decoded
+
+
+def _sha256(path: Path) -> str:
+    """Of the file as it is now, empty where it cannot be read."""
+    try:
+        return sha256_file(path)
+    except OSError:
+        return ""
 
 
 def _encode_one(

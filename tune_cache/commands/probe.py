@@ -251,6 +251,6 @@ def _others(context: Context, name: str, common: Mapping[str, Any]) -> dict[str,
     for encoder in sorted({path.parent.name for path in context.layout.store_paths()} - {name}):
         try:
             found[encoder] = find_stores(context.layout, encoder=encoder, **common)
-        except StoreNotFoundError:
+        except StoreError:
             continue
     return found
