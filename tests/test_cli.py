@@ -253,3 +253,32 @@ def test_the_real_music_runs_from_check_to_report(subset, tmp_path):
         assert tune(tmp_path, "probe", prefix, "--encoder", "mel", *aggs).returncode == 0
         rows = json.loads(tune(tmp_path, "report", prefix, "--json").stdout)["rows"]
         assert len(rows) == 9
+
+
+def test_a_result_that_cannot_be_saved_is_still_shown(tmp_path):
+    prefix = str(make_small_dataset(tmp_path / "data"))
+    assert tune(tmp_path, "extract", prefix, "--encoder", "mel", "--seg", "1").returncode == 0
+    (tmp_path / "xdg/tune/v1/results.sqlite").mkdir()  # nobody can write that, root neither
+    done = tune(tmp_path, "probe", prefix, "--encoder", "mel")
+    assert done.returncode == 0, done.stderr
+    assert "small · small: accuracy" in done.stdout
+    assert "result is not saved" in done.stderr
+
+
+def test_a_share_lists_what_failed_in_it(tmp_path):
+    prefix = make_small_dataset(tmp_path / "data")
+    (tmp_path / "data/audio/03.wav").write_bytes(b"broken")
+    common = ("extract", str(prefix), "--encoder", "mel", "--seg", "1")
+    # the world is one unit: the second share has nothing to do, the first has all
+    assert tune(tmp_path, *common, "--part", "2/2").returncode == 0
+    done = tune(tmp_path, *common, "--part", "1/2")
+    assert done.returncode == 3
+    assert "audio/03.wav" in done.stderr
+
+
+def test_an_exact_store_that_contradicts_other_flags_is_refused(home):
+    store = next((home / "cache/v1/mel").glob("seg1-*.zarr"))
+    for flag, value in (("--seg", "9"), ("--encoder", "muq")):
+        done = tune(home, "probe", "--store", str(store), flag, value)
+        assert done.returncode == 1
+        assert flag in done.stderr

@@ -158,3 +158,24 @@ def test_many_files_come_back_in_order_with_their_errors(tmp_path):
     assert [isinstance(result, AudioError) for _, result in found] == [
         index % 3 == 0 for index in range(20)
     ]
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, audio):
+    (tmp_path / "i.sqlite").mkdir()  # nobody can write that, root neither
+    with Inventory(tmp_path / "i.sqlite") as inventory:
+        assert inventory.file(audio).sha256
+
+
+def test_a_database_damaged_in_its_middle_costs_time_only(tmp_path, monkeypatch):
+    Later(monkeypatch)
+    path = tmp_path / "i.sqlite"
+    paths = [tmp_path / f"{index}.wav" for index in range(200)]
+    for index, audio in enumerate(paths):
+        write_track(audio, 200 + index, seed=index)
+    with Inventory(path) as inventory:
+        expected = [file.sha256 for _, file in inventory.files(paths)]
+    data = bytearray(path.read_bytes())
+    data[5000:] = b"\xff" * (len(data) - 5000)
+    path.write_bytes(bytes(data))
+    with Inventory(path) as inventory:
+        assert [file.sha256 for _, file in inventory.files(paths)] == expected

@@ -36,7 +36,7 @@ from tune_cache.specs import StoreSpec, canonical_json, sha256_text
 
 __all__ = ["Assembly", "assemble"]
 
-COPY_TRACKS = 256
+COPY_ROWS = SHARD_ROWS  # read at a time from another store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +92,10 @@ def _pieces(assembly: Assembly, pooling: str) -> Iterator[_Rows]:
         if path:
             store = assembly.copy_from[members[0].track_id][0]
             names = [assembly.copy_from[outcome.track_id][1] for outcome in members]
-            for start in range(0, len(names), COPY_TRACKS):
-                ids = names[start : start + COPY_TRACKS]
+            largest = max(outcome.n_rows for outcome in members)
+            n_tracks = max(1, COPY_ROWS // largest)
+            for start in range(0, len(names), n_tracks):
+                ids = names[start : start + n_tracks]
                 rows, _ = store.rows_of(ids)
                 yield _Rows(
                     store.read(ids, pooling=pooling).values,

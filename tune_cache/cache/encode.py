@@ -121,6 +121,7 @@ def encode_unit(
     shape = (int(offsets[-1]), len(spec.layers), batcher.encoder.dim)
     rows = {name: np.empty(shape, np.float32) for name in spec.poolings}
     n_backoffs, seconds = batcher.n_backoffs, batcher.seconds
+    n_fallbacks = getattr(batcher.encoder, "n_recomputed", 0)  # of fp16, in fp32
     by_length: dict[int, list[tuple[int, int, Segment]]] = {}
     for track, grid in enumerate(grids):
         for position, segment in enumerate(grid):
@@ -157,6 +158,7 @@ def encode_unit(
             n_segments=shape[0],
             batch_size=max((batcher.size_for(length) for length in by_length), default=0),
             n_backoffs=batcher.n_backoffs - n_backoffs,
+            n_fallbacks=getattr(batcher.encoder, "n_recomputed", 0) - n_fallbacks,
         ),
     )
 

@@ -242,6 +242,7 @@ def _finish(
             path=job.final,
             store=None,
             hit=False,
+            failed=job.failed,
             n_encoded=job.n_encoded,
             n_missing_units=len(missing),
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import sqlite3
 import time
@@ -31,6 +32,8 @@ BLOCK_BYTES = 1 << 20
 REMEMBER_EVERY = 500  # an interrupted pass over a large collection is not lost
 # with no header to go by, a file is taken to hold this much a second (a 128 kbit/s mp3)
 BYTES_PER_SECOND = 16_000
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS audio (
@@ -123,12 +126,15 @@ class Inventory:
     def _connect(self) -> sqlite3.Connection:
         try:
             return self._open()
-        except sqlite3.OperationalError:
-            raise
+        except (sqlite3.OperationalError, OSError) as error:
+            logger.warning("inventory %s is not used: %s", self.path, error)
         except sqlite3.DatabaseError:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, sqlite3.Error):
                 self.path.replace(self.path.with_suffix(".damaged"))
-            return self._open()
+                return self._open()
+        connection = sqlite3.connect(":memory:")
+        connection.execute(_SCHEMA)
+        return connection
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,17 +203,21 @@ class Inventory:
 
     def _remembered(self, paths: list[Path]) -> Mapping[bytes, tuple[str, str, float]]:
         rows: dict[bytes, tuple[str, str, float]] = {}
+        with contextlib.suppress(sqlite3.DatabaseError):  # what cannot be read is hashed again
+            self._look_up(paths, rows)
+        return rows
+
+    def _look_up(self, paths: list[Path], rows: dict[bytes, tuple[str, str, float]]) -> None:
         for start in range(0, len(paths), 500):
             keys = [os.fsencode(path) for path in paths[start : start + 500]]
             marks = ",".join("?" * len(keys))
             query = f"SELECT path, stamp, sha256, seconds FROM audio WHERE path IN ({marks})"
             for path, stamp, sha256, seconds in self._connection.execute(query, keys):
                 rows[path] = (stamp, sha256, seconds)
-        return rows
 
     def _remember(self, rows: list[tuple[bytes, str, str, float]]) -> None:
         """Keep what was found; a busy or full disk only costs the next run time."""
         if not rows:
             return
-        with contextlib.suppress(sqlite3.OperationalError), self._connection:
+        with contextlib.suppress(sqlite3.DatabaseError), self._connection:
             self._connection.executemany("REPLACE INTO audio VALUES (?, ?, ?, ?)", rows)

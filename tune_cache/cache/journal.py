@@ -64,7 +64,6 @@ class TrackOutcome:
 class UnitLedger:
     """What a unit cost; outside every hash of identity."""
 
-    decode_seconds: float = 0.0
     encode_seconds: float = 0.0
     wait_seconds: float = 0.0
     audio_seconds: float = 0.0

@@ -113,6 +113,7 @@ class Job:
     copies: dict[str, tuple[Store, str]]
     done: set[int] = field(default_factory=set)
     n_encoded: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
 
     def needs(self, unit: Unit) -> Unit:
         """Tracks of a unit that must be encoded: readable, and nowhere to copy from."""
@@ -242,4 +243,5 @@ def _encode_one(
         write_unit(job.work, k, job.spec, dataclasses.replace(result, ledger=cost))
         job.done.add(k)
         job.n_encoded += sum(outcome.status == "ok" for outcome in result.outcomes)
+        job.failed |= {o.track_id: o.message for o in result.outcomes if o.status != "ok"}
         job.claims.drop(k)

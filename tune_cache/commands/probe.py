@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +25,14 @@ from tune_cache.datasets.base import Dataset
 from tune_cache.errors import (
     StoreAmbiguousError,
     StoreError,
+    StoreMismatchError,
     StoreNotFoundError,
     TaskError,
     first_few,
 )
 from tune_cache.probes.evaluate import run_probe
 from tune_cache.probes.features import read_features
+from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.tasks import load_task
 from tune_cache.reports.results import RunContext, SavedRun, load_run, save_result
 
@@ -152,12 +155,22 @@ def probe(
                 seed=number,
             )
             for result in results:
-                run_id = save_result(context.layout.results_db, result, where)
-                run = load_run(context.layout.results_db, run_id)
+                run, problem = _saved(context.layout.results_db, result, where)
+                warnings += [problem] if problem and problem not in warnings else []
                 runs.append(run)
                 if on_result is not None:
                     on_result(run)
     return ProbeReport(dataset=loaded, runs=tuple(runs), warnings=tuple(warnings))
+
+
+def _saved(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun, str]:
+    """Save a result; where that fails it is still shown, with the reason."""
+    try:
+        return load_run(path, save_result(path, result, where)), ""
+    except (StoreError, OSError) as error:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        run = SavedRun(run_id=0, created=created, context=where, result=result)
+        return run, f"result is not saved: {error}"
 
 
 def _where(dataset: Dataset, store: Store) -> RunContext:
@@ -195,6 +208,18 @@ def _stores(
     exact = context.setting("store", store)
     if exact is not None:
         opened = open_store(exact)
+        asked_for = {
+            "--seg": [length if length == "full" else f"{length:.6g}" for length in seg],
+            "--encoder": [encoder] if encoder else [],
+        }
+        is_there = {"--seg": opened.spec.segments.label, "--encoder": opened.spec.encoder.name}
+        for flag, values in asked_for.items():
+            if values and is_there[flag] not in values:
+                raise StoreMismatchError(
+                    f"store {opened.name!r} has {is_there[flag]!r}, and {flag} asks for "
+                    f"{values[0]!r}",
+                    hint=f"leave out {flag} or --store",
+                )
         lacking = missing_tracks(opened, audio())
         if lacking:
             raise StoreError(
