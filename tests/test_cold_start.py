@@ -74,9 +74,10 @@ def test_stage_two_loads_neither_torch_nor_muq(probed, agg):
 def test_a_repeated_extract_loads_neither_torch_nor_zarr(probed):
     folder, prefix = probed
     script = (
-        "import tune_cache\n"
-        "r = tune_cache.extract(sys.argv[1], encoder='mel', seg=[1.0], cache_dir=sys.argv[2])\n"
-        "assert all(outcome.hit for outcome in r.outcomes)"
+        "sys.argv[:1] = ['tune', 'extract']\n"
+        "sys.argv += ['--encoder', 'mel', '--seg', '1']\n"
+        "from tune_cache.cli import main\n"
+        "try: main()\nexcept SystemExit as stop: assert not stop.code"
     )
-    loaded = modules_after(script, str(prefix), str(folder / "cache"))
+    loaded = modules_after(script, str(prefix), "--cache-dir", str(folder / "cache"))
     assert loaded & {"torch", "muq", "transformers", "sklearn", "zarr", "av"} == set()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from encoder_contract import EncoderContract
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -25,7 +25,7 @@ from tune_cache.encoders.muq import encoder as encoder_module
 from tune_cache.encoders.muq.checkpoint import find_published, open_tensors
 from tune_cache.encoders.muq.config import MuqConfig, n_frames_of
 from tune_cache.encoders.muq.encoder import MuqEncoder, check_precision, find_device
-from tune_cache.encoders.muq.memory import Plan, make_plan, peak_bytes
+from tune_cache.encoders.muq.memory import FRAMES, MEL_FRAMES, Plan, make_plan, peak_bytes
 from tune_cache.errors import EncoderError
 
 CPU = torch.device("cpu")
@@ -301,6 +301,7 @@ def test_device_that_is_not_here_is_refused(name):
 # -- memory -------------------------------------------------------------------------------------
 
 
+@example(seconds=1.0, n_items=1, megabytes=18, on_cpu=False)
 @given(
     seconds=st.floats(0.05, 4000),
     n_items=st.integers(1, 64),
@@ -312,7 +313,7 @@ def test_plan_keeps_within_the_memory_or_says_what_it_needs(seconds, n_items, me
     config = replace(config, conv_dim=512, dim=1024, ffn_dim=4096)
     size = {"n_samples": max(1025, int(seconds * 24_000)), "itemsize": 4}
     wanted = {"n_items": n_items, "on_cpu": on_cpu, "max_memory_bytes": megabytes * 10**6}
-    least = Plan(n_items=1, mel_frames=24, frames=128)
+    least = Plan(n_items=1, mel_frames=MEL_FRAMES[-1], frames=FRAMES[-1])
     if peak_bytes(config, least, **size) > megabytes * 10**6:
         with pytest.raises(EncoderError, match="MB above the weights") as error:
             make_plan(config, **wanted, **size)

@@ -12,12 +12,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tune_cache.cache.store import Store
 from tune_cache.commands.datasets import dataset_rows
-from tune_cache.commands.demo import DemoReport
-from tune_cache.commands.extract import ExtractReport
 from tune_cache.commands.terminal import say
 from tune_cache.datasets.base import Dataset, Problem
 from tune_cache.datasets.scan import ScanResult
@@ -32,6 +30,10 @@ from tune_cache.reports.tables import (
     rows_of,
     text_table,
 )
+
+if TYPE_CHECKING:  # printing an extract must not load what probes need
+    from tune_cache.commands.demo import DemoReport
+    from tune_cache.commands.extract import ExtractReport
 
 __all__ = [
     "demo_report",
