@@ -4,7 +4,8 @@ VENV := .venv
 STOCK := .venv-stock
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-transformers-4 lint format bench-real-clips clean
+.PHONY: help demo test test-transformers-4 lint format bench bench-encoder bench-memory \
+	bench-extract bench-real-clips clean
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -45,6 +46,19 @@ test-transformers-4: $(STOCK)/.ready  ## MuQ's tests beside the package's own fo
 SUBSET ?= ../shared/data/soundtrack-subset
 build/muq-random/model.safetensors: | $(STOCK)/.ready
 	$(STOCK)/bin/python benchmarks/stock.py make build/muq-random
+
+BENCH := $(VENV)/.ready $(STOCK)/.ready build/muq-random/model.safetensors
+
+bench: bench-encoder bench-memory bench-extract  ## all sections of benchmarks/RESULTS.md, on a quiet machine
+
+bench-encoder: $(BENCH)  ## speed and difference beside the package's own forward
+	$(BIN)/python benchmarks/encoder.py build/muq-random --stock-python $(STOCK)/bin/python --subset $(SUBSET)
+
+bench-memory: $(BENCH)  ## memory above the weights, to 60 minutes in one piece
+	$(BIN)/python benchmarks/memory.py build/muq-random --stock-python $(STOCK)/bin/python
+
+bench-extract: $(BENCH)  ## what stage one adds to the forward passes
+	$(BIN)/python benchmarks/extract.py build/muq-random $(SUBSET)
 
 bench-real-clips: $(VENV)/.ready $(STOCK)/.ready build/muq-random/model.safetensors  ## ten real clips, true size
 	$(BIN)/python benchmarks/real_clips.py build/muq-random $(SUBSET) --stock-python $(STOCK)/bin/python

@@ -1,0 +1,120 @@
+"""Memory above the weights, ours, our model of it, and the package's own forward.
+
+Every figure is of a fresh process: load, give freed memory back, reset the high-water mark, call
+five times (three for 20 minutes, once beyond), and take the highest resident memory above what
+was resident before. Long tracks run through the front end and two blocks: blocks are alike and
+run one after the other, so the rest would take time and no more memory. ::
+
+    python benchmarks/memory.py WEIGHTS --stock-python .venv-stock/bin/python
+
+WEIGHTS is a folder written by ``benchmarks/stock.py make``. Writes its section of RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from page import machine, table, write_section
+from stock import peak_bytes, reset_peak, resident_bytes, settle, waveforms
+
+OURS = (
+    ("fp32", 10, 1, 5),
+    ("fp32", 10, 4, 5),
+    ("fp32", 30, 1, 5),
+    ("fp32", 30, 4, 5),
+    ("fp32", 45, 1, 5),
+    ("fp32", 45, 4, 5),
+    ("fp32", 60, 1, 5),
+    ("fp32", 300, 1, 5),
+    ("fp32", 600, 1, 3),
+    ("fp32", 1200, 1, 3),
+    ("fp32", 2400, 1, 1),
+    ("fp32", 3600, 1, 1),
+    ("bf16", 10, 4, 5),
+    ("bf16", 45, 1, 5),
+    ("bf16", 300, 1, 5),
+)
+STOCK = ((10, 1), (10, 4), (30, 1), (45, 1), (45, 4))
+LONG_SECONDS = 300  # beyond it two blocks stand for twelve
+BOUNDS_GB = {("fp32", 45, 1): 0.3, ("fp32", 45, 4): 0.5, ("fp32", 1200, 1): 1.0}
+
+
+def point(weights: Path, precision: str, seconds: float, batch: int, calls: int) -> dict[str, Any]:
+    """Measure one shape in this process."""
+    from tune_cache.encoders.base import get_encoder
+
+    encoder = get_encoder("muq").load(
+        path=weights,
+        precision=precision,
+        device="cpu",
+        layers=(0, 1, 2) if seconds > LONG_SECONDS else None,
+        poolings=("mean",),
+        max_memory_bytes=None,
+    )
+    samples = waveforms(seconds, batch)
+    settle()
+    before = resident_bytes()
+    reset_peak()
+    for _ in range(calls):
+        encoder.embed(samples)
+    predicted = encoder.peak_bytes(batch, samples.shape[1])  # type: ignore[attr-defined]
+    return {"measured": peak_bytes() - before, "predicted": predicted}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--stock-python")
+    parser.add_argument("--point", help="precision,seconds,batch,calls: measure in this process")
+    arguments = parser.parse_args()
+    if arguments.point:
+        precision, *numbers = arguments.point.split(",")
+        seconds, batch, calls = map(int, numbers)
+        print(json.dumps(point(arguments.weights, precision, seconds, batch, calls)))
+        return
+    rows = []
+    for precision, seconds, batch, calls in OURS:
+        shape = f"{precision},{seconds},{batch},{calls}"
+        command = [sys.executable, __file__, str(arguments.weights), "--point", shape]
+        found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        print(shape, found, file=sys.stderr, flush=True)
+        bound = BOUNDS_GB.get((precision, seconds, batch))
+        name = f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds} s"
+        rows.append(
+            (
+                f"tune_cache {precision}, {name} × {batch}",
+                f"{found['measured'] / 1e9:.3f}",
+                f"{found['predicted'] / 1e9:.3f}",
+                f"{found['predicted'] / found['measured'] - 1:+.0%}",
+                "" if bound is None else f"≤ {bound}",
+            )
+        )
+    script = str(Path(__file__).parent / "stock.py")
+    for seconds, batch in STOCK:
+        command = [arguments.stock_python, script, "run", str(arguments.weights)]
+        command += ["--seconds", str(seconds), "--batch", str(batch), "--repeats", "5"]
+        found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        print(seconds, batch, found["peak_bytes"], file=sys.stderr, flush=True)
+        rows.append(
+            (f"stock fp32, {seconds} s × {batch}", f"{found['peak_bytes'] / 1e9:.3f}", "", "", "")
+        )
+    header = ("", "GB above the weights", "predicted", "off by", "bound")
+    said = " ".join((__doc__ or "").split("\n\n")[1].replace("::", "").split())
+    body = "\n\n".join(
+        [
+            "`benchmarks/memory.py`, `make bench-memory`. Random weights of the true size.",
+            machine(),
+            said,
+            table(header, rows),
+        ]
+    )
+    write_section("Memory", body)
+
+
+if __name__ == "__main__":
+    main()
