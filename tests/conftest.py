@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,3 +33,25 @@ def _own_surroundings(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TUNE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("TUNE_DATASET", raising=False)
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory):
+    """A world that nothing happened to, and what its stores hold."""
+    from crash import LENGTHS
+    from world import World, arrays_of
+
+    world = World.make(tmp_path_factory.mktemp("pristine"), LENGTHS)
+    outcome = world.extract(1.0, "full")
+    return world, {o.path.name: arrays_of(o.path) for o in outcome}
+
+
+@pytest.fixture(scope="session")
+def n_steps(pristine, tmp_path_factory):
+    """Changes of the disk in one undisturbed extract of that world."""
+    from crash import count_steps
+    from world import ToyEncoder, World
+
+    world = World(tmp_path_factory.mktemp("steps"), ToyEncoder())
+    shutil.copytree(pristine[0].audio, world.audio)
+    return count_steps(world)

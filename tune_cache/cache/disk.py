@@ -24,11 +24,14 @@ from pathlib import Path
 
 __all__ = [
     "TEMPORARY_SUFFIX",
+    "appearing_durably",
+    "make_folders",
     "make_private_folder",
     "observed",
     "publish_folder",
     "remove_tree",
     "sync_folder",
+    "touch",
     "unique_suffix",
     "write_durably",
 ]
@@ -79,6 +82,17 @@ def make_private_folder(folder: Path) -> None:
     """Create a folder that only its owner enters while it is being filled."""
     step("make-folder", folder)
     folder.mkdir(mode=0o700)
+    sync_folder(folder.parent)
+
+
+def make_folders(folder: Path) -> None:
+    """Create a folder and what is missing above it, so that they survive a loss of power."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    step("make-folder", folder)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def write_durably(path: Path, data: bytes, *, sync_parent: bool = True) -> None:
@@ -119,6 +133,36 @@ def write_durably(path: Path, data: bytes, *, sync_parent: bool = True) -> None:
         sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def appearing_durably(path: Path) -> Iterator[Path]:
+    """Stream a large file: write to the private name given; at the end it takes its own.
+
+    Raises
+    ------
+    OSError
+        As the system says it; the temporary file is gone then.
+    """
+    temporary = path.with_name(f".{unique_suffix()}{TEMPORARY_SUFFIX}")
+    try:
+        step("create", temporary)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(temporary, flags, 0o666))
+        yield temporary
+        step("sync", temporary)
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        step("rename", path)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
 def publish_folder(private: Path, final: Path) -> bool:
     """Give a finished folder its final name; False where a rival was first.
 
@@ -138,6 +182,12 @@ def publish_folder(private: Path, final: Path) -> bool:
         raise
     sync_folder(final.parent)
     return True
+
+
+def touch(path: Path) -> None:
+    """Set a file's time to now, where it is there and may be changed; nothing depends on it."""
+    with contextlib.suppress(OSError):
+        os.utime(path, follow_symlinks=False)
 
 
 def remove_tree(folder: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_cache.cache.assemble import Assembly, assemble
-from tune_cache.cache.disk import make_private_folder, remove_tree
+from tune_cache.cache.disk import make_folders, make_private_folder, remove_tree
 from tune_cache.cache.find import copy_sources
 from tune_cache.cache.journal import JournalUnit, TrackOutcome, read_unit, unit_path
 from tune_cache.cache.layout import Layout
@@ -168,7 +168,7 @@ def _extract(
                 outcomes[spec] = _finished(_expected(final, spec, collection), hit=True)
                 _sweep(layout, final)
                 continue
-            final.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(final.parent)
             claims = stack.enter_context(Claims(layout.lock_path(final)))
             copies = copy_sources(layout, spec, tracks, distrusted)
             job = Job(

@@ -13,12 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tune_cache.cache.disk import make_folders
 from tune_cache.errors import UsageError
 from tune_cache.specs import StoreSpec
 
-__all__ = ["Layout", "resolve_cache_dir"]
+__all__ = ["Layout", "lock_path", "resolve_cache_dir"]
 
 STORE_SUFFIX = ".zarr"
+
+
+def lock_path(store: Path) -> Path:
+    """Lock file of a store, wherever it lies."""
+    return store.with_name(f".{store.name}.lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +69,8 @@ class Layout:
         return store.with_name(f".{store.name}.work")
 
     def lock_path(self, store: Path) -> Path:
-        """Lock file of a store; never deleted."""
-        return store.with_name(f".{store.name}.lock")
+        """Lock file of a store; never deleted. Its time says when the store was last read."""
+        return lock_path(store)
 
     def store_paths(self) -> list[Path]:
         """Every published store, by name."""
@@ -85,7 +91,7 @@ class Layout:
             If it cannot be created, or anybody on the machine could plant files in it.
         """
         try:
-            self.v1.mkdir(parents=True, exist_ok=True)
+            make_folders(self.v1)
         except OSError as error:
             raise UsageError(
                 f"cache folder {str(self.root)!r} cannot be created: {error.strerror or error}",

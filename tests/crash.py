@@ -1,0 +1,107 @@
+"""A child that extracts a small world and is killed or hindered, and what must be true after.
+
+Children are forked from the test process, which has everything imported, so that a kill costs
+milliseconds. They use the toy encoder and decode in-process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+
+from world import RATE, ToyEncoder, World, arrays_of
+
+from tune_cache.cache import disk
+
+LENGTHS = {f"t{i:02}.wav": RATE * (1 + i % 3) for i in range(12)}
+N_SEGMENTS = sum(n // RATE for n in LENGTHS.values())
+LARGEST_UNIT_SEGMENTS = 10  # ten minutes at the world's minute a second
+
+
+class Slow(ToyEncoder):
+    """Takes a little processor time a batch, so that kills land everywhere."""
+
+    def embed(self, waveforms):
+        until = time.perf_counter() + 0.0015
+        while time.perf_counter() < until:
+            pass
+        return super().embed(waveforms)
+
+
+def run_child(world: World, *, kill_after: float | None = None, observer=None) -> int:
+    """Extract in a forked child; its exit status, negative for a signal."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            if observer is None:
+                world.extract(1.0, "full")
+            else:
+                with disk.observed(observer):
+                    world.extract(1.0, "full")
+            code = 0
+        except OSError as error:
+            code = 10 if error.errno == errno.ENOSPC else 11
+        finally:
+            os._exit(code)
+    if kill_after is not None:
+        deadline = time.perf_counter() + kill_after
+        while time.perf_counter() < deadline:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return 0
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    return os.waitstatus_to_exitcode(status)
+
+
+def published(world: World) -> dict[str, dict[str, bytes]]:
+    return {path.name: arrays_of(path) for path in world.layout.store_paths()}
+
+
+def leftovers(world: World) -> list[str]:
+    """Anything in the cache that is neither store, lock nor inventory."""
+    return [
+        path.name
+        for path in (world.layout.v1 / "toy").iterdir()
+        if path.name.startswith(".") and not path.name.endswith(".lock")
+    ]
+
+
+def check_resumed(world: World, expected: dict[str, dict[str, bytes]]) -> None:
+    for name, arrays in published(world).items():
+        assert arrays == expected[name], f"{name} was visible before it was whole"
+    assert run_child(world) == 0
+    assert published(world) == expected
+    assert leftovers(world) == []
+
+
+def count_steps(world: World) -> int:
+    steps = []
+    with disk.observed(lambda operation, path, data: steps.append(operation) or data):
+        world.extract(1.0, "full")
+    return len(steps)
+
+
+class AtStep:
+    """An observer that acts at the n-th disk operation."""
+
+    def __init__(self, n: int, act) -> None:
+        self.left, self.act = n, act
+
+    def __call__(self, operation, path, data):
+        self.left -= 1
+        return self.act(operation, data) if self.left == 0 else data
+
+
+def die(operation, data):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fill_up(operation, data):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def sampled_steps(n_steps: int, n_wanted: int) -> list[int]:
+    return sorted({1 + (n_steps - 1) * i // (n_wanted - 1) for i in range(n_wanted)})
