@@ -147,11 +147,12 @@ def test_samples_of_an_mp3_are_counted_from_its_frames(tmp_path):
     assert 0 <= counted - 9 * RATE < 4000
 
 
-def test_an_ogg_file_of_one_link_is_not_copied(tmp_path):
+def test_an_ogg_file_is_one_link_from_end_to_end(tmp_path):
     path = tmp_path / "a.ogg"
-    path.write_bytes(encoded("OGG", "VORBIS"))
+    content = encoded("OGG", "VORBIS")
+    path.write_bytes(content)
     with path.open("rb") as file:
-        assert ogg_links(file.fileno()) == ([None], True)
+        assert ogg_links(file.fileno()) == ([(0, len(content))], True)
 
 
 def test_written_wav_comes_back_exactly(tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
 import subprocess
 import sys
+import weakref
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -15,14 +17,16 @@ import pytest
 import soundfile
 from hostile_audio import encoded
 
-from tune_cache.audio import DecodePool, decode, pool
-from tune_cache.errors import AudioError, TuneCacheError
+from tune_cache.audio import DecodePool, SpooledSamples, decode, pool, process
+from tune_cache.audio.memory import peak_rss_bytes
+from tune_cache.audio.process import PACE, Patience
+from tune_cache.errors import AudioError, StoreError, StoreNotFoundError, TuneCacheError
 
 TARGET = 24_000
 
 # a worker whose decoder is as bad as a file's name says
 VILE_STARTER = """
-import json, os, signal, sys
+import json, os, resource, signal, sys
 sys.path[:] = json.loads(sys.argv[1])
 from tune_cache.audio import worker
 decode = worker.decode
@@ -35,15 +39,24 @@ def vile(path, **settings):
         signal.pause()
     if "bug" in path.name:
         raise ValueError("what is this")
-    return decode(path, **settings)
+    if "full" in path.name:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    if "stall" in path.name:
+        settings["on_progress"](30 * 24000)
+        signal.pause()
+    try:
+        return decode(path, **settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 worker.decode = vile
+worker.HEARTBEAT_SECONDS = 0  # a sign of life after every block
 worker.main(**json.loads(sys.argv[2]))
 """
 
 
 @pytest.fixture
 def vile(monkeypatch):
-    monkeypatch.setattr(pool, "_STARTER", VILE_STARTER)
+    monkeypatch.setattr(process, "_STARTER", VILE_STARTER)
 
 
 @pytest.fixture
@@ -114,6 +127,7 @@ def test_an_empty_result_travels(tmp_path):
         ("exit.wav", "crashed", "exit code 7"),
         ("bug.wav", "crashed", "what is this"),
         ("hang.wav", "timeout", "not decoded within 0.5 s"),
+        ("stall.wav", "timeout", "stops after 30 s of audio: no more in 0.5 s"),
     ],
 )
 def test_a_fatal_file_costs_itself_only(vile, tmp_path, good, name, reason, said):
@@ -126,6 +140,111 @@ def test_a_fatal_file_costs_itself_only(vile, tmp_path, good, name, reason, said
         assert said in error.message
         assert repr(str(bad)) in error.message
         np.testing.assert_array_equal(before.result().samples, after.result().samples)
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_spooled_equals_decoding_here(vile, monkeypatch, tmp_path, n_workers):
+    monkeypatch.setattr(pool, "SPILL_SECONDS", 2)
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    tracks = []
+    for index, kind in enumerate(["WAV", "FLAC", "OGG", "MP3", "AIFF"]):
+        tracks.append((str(index), tmp_path / str(index)))
+        tracks[-1][1].write_bytes(encoded(kind, seconds=index + 1))
+    before = n_descriptors()
+    with DecodePool(n_workers, sample_rate_hz=TARGET, spool=spool) as decoders:
+        futures = [decoders.submit(*track) for track in tracks]
+        for (_, path), future in zip(tracks, futures, strict=True):
+            expected = decode(path, sample_rate_hz=TARGET)
+            found = future.result()
+            assert found.facts == expected.facts
+            assert isinstance(found.samples, SpooledSamples) == (len(expected.samples) > 2 * TARGET)
+            np.testing.assert_array_equal(np.asarray(found.samples), expected.samples)
+            if isinstance(found.samples, SpooledSamples):
+                assert not os.get_inheritable(found.samples.descriptor)
+        assert list(spool.iterdir()) == []
+    long = futures[-1].result().samples
+    np.testing.assert_array_equal(long[:100], expected.samples[:100])  # outlives the pool
+    del futures, future, found, long
+    assert n_descriptors() == before
+
+
+def test_samples_in_memory_are_bounded_whatever_is_submitted(monkeypatch, tmp_path, good):
+    monkeypatch.setattr(pool, "HELD_SECONDS", 3)
+    monkeypatch.setattr(pool, "SPILL_SECONDS", 1)
+    with DecodePool(2, sample_rate_hz=TARGET, spool=tmp_path) as decoders:
+        futures = [decoders.submit(str(index), good) for index in range(12)]
+        samples = [future.result().samples for future in futures]
+        arrays = [array for array in samples if isinstance(array, np.ndarray)]
+        assert 3 <= len(arrays) <= 3 + 2  # a second each: what is held, and one a worker
+        for spooled in samples:
+            np.testing.assert_array_equal(np.asarray(spooled), np.asarray(samples[0]))
+        del futures, samples, arrays, spooled
+        assert isinstance(decoders.submit("next", good).result().samples, np.ndarray)
+
+
+def test_an_idle_worker_holds_no_result(good):
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        reference = weakref.ref(decoders.submit("a", good).result().samples)
+        decoders.submit("b", good).result()
+        assert reference() is None
+
+
+def test_a_full_spool_ends_the_run_and_no_track(vile, monkeypatch, tmp_path, good):
+    monkeypatch.setattr(pool, "SPILL_SECONDS", 0)
+    full = named(tmp_path, "full.wav")
+    with DecodePool(1, sample_rate_hz=TARGET, spool=tmp_path) as decoders:
+        decoders.submit("a", good).result()
+        (worker,) = worker_ids()
+        error = decoders.submit("b", full).exception()
+        assert isinstance(error, StoreError)
+        assert not isinstance(error, AudioError)
+        assert "File too large" in error.message
+        assert "make room" in (error.hint or "")
+        assert isinstance(error.__cause__, OSError)
+        assert error.__cause__.errno == errno.EFBIG
+        np.testing.assert_array_equal(
+            np.asarray(decoders.submit("c", good).result().samples),
+            decode(good, sample_rate_hz=TARGET).samples,
+        )
+        assert worker_ids() == {worker}, "a worker was blamed for the disk"
+
+
+def test_a_spool_folder_that_was_removed_is_not_found(monkeypatch, tmp_path, good):
+    monkeypatch.setattr(pool, "SPILL_SECONDS", 0)
+    with DecodePool(1, sample_rate_hz=TARGET, spool=tmp_path / "gone") as decoders:
+        error = decoders.submit("a", good).exception()
+    assert isinstance(error, StoreNotFoundError)
+    assert repr(str(tmp_path / "gone")) in error.message
+
+
+def test_facts_alone_travel_without_samples(good):
+    with DecodePool(1, sample_rate_hz=TARGET, keep_samples=False) as decoders:
+        found = decoders.submit("a", good).result()
+    assert found.facts == decode(good, sample_rate_hz=TARGET).facts
+    assert found.samples.shape == (0,)
+
+
+def test_time_and_memory_of_a_decoder_are_its_own(good):
+    ballast = np.ones(64 << 20, np.uint8)  # in this process only
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        first, second = (decoders.submit(name, good).result() for name in "ab")
+    assert 0 < second.seconds < 60
+    assert 8 << 20 < first.peak_rss_bytes <= second.peak_rss_bytes
+    assert second.peak_rss_bytes < peak_rss_bytes() - len(ballast) // 2
+    assert decode(good, sample_rate_hz=TARGET).peak_rss_bytes == 0
+
+
+def test_patience_grows_with_what_was_decoded_and_ends_with_the_last_sign():
+    patience = Patience(30, TARGET)
+    hour = 3600 * TARGET
+    assert patience.until(100, 100, 0) == 130  # nothing heard
+    assert patience.until(100, 120, hour) == 150  # a hang after progress
+    assert patience.until(100, 1000, hour) == 100 + 30 + 3600 / PACE  # too slow altogether
+    assert "was not decoded within 30 s" in patience.complaint(100, 100, 0)
+    assert "stops after 3600 s of audio: no more in 30 s" in patience.complaint(100, 120, hour)
+    slow = patience.complaint(100, 1000, hour)
+    assert f"gave 3600 s of audio in 900 s, expected {PACE} × as much" in slow
 
 
 def test_a_worker_that_died_idle_costs_no_track(good):
@@ -150,7 +269,7 @@ def test_a_file_that_outgrows_its_memory_costs_itself_only(tmp_path, good):
 
 
 def test_a_pool_that_cannot_start_blames_no_file(monkeypatch, good):
-    monkeypatch.setattr(pool, "_STARTER", "import sys; sys.exit(3)")
+    monkeypatch.setattr(process, "_STARTER", "import sys; sys.exit(3)")
     with DecodePool(1, sample_rate_hz=TARGET) as decoders:
         error = decoders.submit("t", good).exception()
     assert isinstance(error, TuneCacheError)
@@ -208,8 +327,8 @@ def test_workers_end_with_a_killed_parent_even_in_the_middle_of_a_file(tmp_path)
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from tune_cache.audio import DecodePool, pool
-pool._STARTER = {VILE_STARTER!r}
+from tune_cache.audio import DecodePool, process
+process._STARTER = {VILE_STARTER!r}
 decoders = DecodePool(1, sample_rate_hz=24000)
 decoders.submit("a", Path("missing")).exception()
 decoders.submit("b", Path({str(hang)!r}))

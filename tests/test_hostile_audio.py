@@ -57,7 +57,7 @@ def test_header_duration_never_raises_or_blocks(case, tmp_path):
 
 def test_every_reason_that_a_file_can_have_is_tried():
     of_processes = {"timeout", "memory", "crashed"}  # test_decode_pool
-    elsewhere = {"permission", "too-short"}  # below; test_segments
+    elsewhere = {"permission", "too-short", "too-long"}  # below; test_segments; test_samples
     assert {case.reason for case in REFUSED} == set(REASONS) - of_processes - elsewhere
 
 

@@ -18,14 +18,32 @@ from encoder_contract import EncoderContract
 from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from tune_cache.cache.batching import fitting_batch
 from tune_cache.encoders.base import get_encoder
 from tune_cache.encoders.muq import ENCODER, NANO, checkpoint, ops
 from tune_cache.encoders.muq import encoder as encoder_module
+from tune_cache.encoders.muq import memory as memory_module
 from tune_cache.encoders.muq.checkpoint import find_published, open_tensors
 from tune_cache.encoders.muq.config import MuqConfig, n_frames_of
 from tune_cache.encoders.muq.encoder import MuqEncoder, check_precision, find_device
-from tune_cache.encoders.muq.memory import FRAMES, MEL_FRAMES, Plan, make_plan, peak_bytes
+from tune_cache.encoders.muq.memory import (
+    FRAMES,
+    LARGEST_HEAP_BLOCK,
+    MEL_FRAMES,
+    SCRATCH,
+    SMALL_IMAGE,
+    Memory,
+    Plan,
+    Tidy,
+    give_back,
+    image_bytes,
+    make_plan,
+    peak_bytes,
+)
 from tune_cache.errors import EncoderError
 
 CPU = torch.device("cpu")
@@ -188,7 +206,7 @@ def test_settings_of_the_caller_neither_matter_nor_change(nano):
 
 def test_tf32_is_off_unless_asked_for():
     for tf32, word in ((False, "ieee"), (True, "tf32")):
-        with ops.exact_math(CPU, tf32=tf32):
+        with ops.exact_math(torch.device("cuda"), tf32=tf32):
             assert torch.backends.cuda.matmul.fp32_precision == word
             assert torch.backends.cudnn.conv.fp32_precision == word
 
@@ -311,8 +329,8 @@ def test_device_that_is_not_here_is_refused(name):
 def test_plan_keeps_within_the_memory_or_says_what_it_needs(seconds, n_items, megabytes, on_cpu):
     config = MuqConfig.read(golden.FOLDER / "config.json")
     config = replace(config, conv_dim=512, dim=1024, ffn_dim=4096)
-    size = {"n_samples": max(1025, int(seconds * 24_000)), "itemsize": 4}
-    wanted = {"n_items": n_items, "on_cpu": on_cpu, "max_memory_bytes": megabytes * 10**6}
+    size = {"n_samples": max(1025, int(seconds * 24_000)), "itemsize": 4, "on_cpu": on_cpu}
+    wanted = {"n_items": n_items, "max_memory_bytes": megabytes * 10**6}
     least = Plan(n_items=1, mel_frames=MEL_FRAMES[-1], frames=FRAMES[-1])
     if peak_bytes(config, least, **size) > megabytes * 10**6:
         with pytest.raises(EncoderError, match="MB above the weights") as error:
@@ -335,6 +353,115 @@ def test_less_memory_gives_the_same_embedding(nano):
     )
     with pytest.raises(EncoderError, match="MB above the weights"):
         NANO.load(device="cpu", max_memory_bytes=1000).embed(waveforms)
+
+
+def tensors_of(thing: object) -> list[torch.Tensor]:
+    """Every tensor that a layer, or a list of them, holds."""
+    if isinstance(thing, torch.Tensor):
+        return [thing]
+    if isinstance(thing, list | tuple):
+        return [tensor for item in thing for tensor in tensors_of(item)]
+    if type(thing).__module__.startswith("tune_cache") and hasattr(thing, "__dict__"):
+        return [tensor for item in vars(thing).values() for tensor in tensors_of(item)]
+    return []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("layers", [None, (0,), (0, 2)])
+def test_bytes_of_the_weights_are_those_of_the_tensors(monkeypatch, precision, layers):
+    monkeypatch.setattr(ops, "has_onednn", lambda: False)  # whose own layout is opaque
+    for encoder in (tiny(precision, layers=layers), NANO.load(device="cpu", layers=layers)):
+        held = sum(tensor.nbytes for tensor in tensors_of(encoder._forward))
+        assert encoder.memory.weights_bytes == held
+    unloaded = NANO.memory(device="cpu", layers=layers)
+    assert unloaded == encoder.memory
+
+
+class LiveTensors(TorchDispatchMode):
+    """Adds up the tensors that exist after each operation, as nobody else's storage."""
+
+    def __init__(self, others: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.others = {tensor.untyped_storage()._cdata for tensor in others if not tensor.is_mkldnn}
+        self.held: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and not leaf.is_mkldnn:
+                storage = leaf.untyped_storage()
+                self.held[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.held = {key: item for key, item in self.held.items() if not item[0].expired()}
+        held = sum(n for key, (_, n) in self.held.items() if key not in self.others)
+        self.peak = max(self.peak, held)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_items"),
+    [(0.05, 1), (0.3, 1), (1, 9), (2, 5), (5.5, 1), (10, 1), (10, 3), (21, 1), (60, 1), (200, 1)],
+)
+def test_prediction_covers_every_tensor_alive_and_not_much_more(nano, seconds, n_items):
+    waveforms = np.random.default_rng(0).normal(0, 0.1, (n_items, int(24_000 * seconds)))
+    waveforms = waveforms.astype(np.float32)
+    weights = tensors_of(nano._forward)
+    with LiveTensors(weights) as live:
+        nano.embed(waveforms)
+    alive = live.peak - waveforms.nbytes  # which are the caller's
+    predicted = nano.peak_bytes(n_items, waveforms.shape[1]) - SCRATCH
+    assert alive < predicted < 1.8 * alive + 50_000
+
+
+def test_a_prediction_for_a_gpu_has_no_heap_but_the_samples():
+    config = replace(NANO.memory().config, conv_dim=512, dim=1024, ffn_dim=4096)
+    size = {"config": config, "n_blocks": 12, "itemsize": 2}
+    cpu, gpu = (Memory(**size, on_cpu=on_cpu) for on_cpu in (True, False))
+    n_samples = 240_000
+    image = image_bytes(config, 1000, 2)
+    assert cpu.peak_bytes(1, n_samples) - gpu.peak_bytes(1, n_samples) == image - 4 * n_samples
+    assert cpu.peak_bytes(8, n_samples) == cpu.peak_bytes(1, n_samples)  # one after the other
+    assert gpu.peak_bytes(64, n_samples) > 5 * gpu.peak_bytes(1, n_samples)
+    assert (cpu.grain(48_000), gpu.grain(48_000)) == (5, 1)
+
+
+@pytest.mark.parametrize("megabytes", [150, 220, 400, 1200])
+def test_a_batch_that_fits_a_gpu_is_not_taken_apart(megabytes):
+    config = replace(NANO.memory().config, conv_dim=512, dim=1024, ffn_dim=4096)
+    budget = megabytes * 10**6
+    memory = Memory(config=config, n_blocks=12, itemsize=4, on_cpu=False, max_memory_bytes=budget)
+    n_items = fitting_batch(memory, n_samples=240_000, sample_rate=24_000, asked=64)
+    plan = memory.plan(n_items, 240_000)
+    assert plan.n_items == n_items
+    assert memory.peak_bytes(n_items, 240_000) <= budget
+    assert memory.pieces(n_items, 240_000) == {
+        "items_together": n_items,
+        "mel_frames": plan.mel_frames,
+        "frames": plan.frames,
+    }
+    assert n_items == 64 or memory.peak_bytes(2 * n_items, 240_000) > budget
+
+
+def test_memory_that_is_free_goes_back_to_the_system(monkeypatch):
+    calls = []
+    monkeypatch.setattr(memory_module, "_malloc_trim", lambda: calls.append)
+    image = LARGEST_HEAP_BLOCK
+    for size, n_stretches, on_cpu, expected in (
+        (image, 3, True, 3 + 1),  # mapped: before each stretch, and in the end
+        (image, 1, True, 1),
+        (image // 2, 3, True, 2),  # long: around the item
+        (image // 2, 1, True, 0),
+        (SMALL_IMAGE, 3, True, 0),
+        (image, 3, False, 0),
+    ):
+        calls.clear()
+        tidy = Tidy(size, n_stretches, on_cpu=on_cpu)
+        for start in range(n_stretches):
+            tidy.before(start)
+        tidy.after()
+        assert len(calls) == expected
+    monkeypatch.setattr(memory_module, "_malloc_trim", lambda: None)
+    give_back()  # another C library has no such function
 
 
 # -- weights ------------------------------------------------------------------------------------

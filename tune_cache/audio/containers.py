@@ -11,6 +11,7 @@ outside it. Offsets are bytes. What follows the format: ISO 11172-3 2.4.2.3
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -135,13 +136,13 @@ def mpeg_samples(descriptor: int) -> int:
     return n_samples
 
 
-def ogg_links(descriptor: int) -> tuple[list[bytes | None], bool]:
-    """Split a chained Ogg file into its links, complete streams one after another.
+def ogg_links(descriptor: int) -> tuple[list[tuple[int, int]], bool]:
+    """Find the links of a chained Ogg file, complete streams one after another.
 
     Returns
     -------
-    the links, ``[None]`` for a file that is one link, which needs no copy; and
-    whether the last page says that the stream ends with it.
+    where each begins and ends; and whether the last page says that the stream
+    ends with it.
     """
     starts, offset, in_data, ends = [0], 0, False, False
     while len(page := os.pread(descriptor, 27, offset)) == 27 and page[:4] == b"OggS":
@@ -151,12 +152,7 @@ def ogg_links(descriptor: int) -> tuple[list[bytes | None], bool]:
         in_data = not begins_stream
         offset += 27 + page[26] + sum(os.pread(descriptor, page[26], offset + 27))
     n_bytes = os.fstat(descriptor).st_size
-    if len(starts) == 1:
-        return [None], ends and offset <= n_bytes
-    stops = [*starts[1:], n_bytes]
-    return [
-        os.pread(descriptor, stop - start, start) for start, stop in zip(starts, stops, strict=True)
-    ], ends and offset <= n_bytes
+    return list(itertools.pairwise([*starts, n_bytes])), ends and offset <= n_bytes
 
 
 def _after_id3(descriptor: int) -> int:

@@ -12,12 +12,16 @@ be cut anywhere, are used as far as they go, with a note.
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tune_cache.audio.containers import OPEN_ENDED, mpeg_samples, open_regular, sniff
 from tune_cache.audio.failures import about, failure
 from tune_cache.audio.ffmpeg import ffmpeg_blocks, ffmpeg_seconds
 from tune_cache.audio.mono import DecodedAudio, Mono, Reading
+from tune_cache.audio.samples import Collected, Spilling, SpoolError
 from tune_cache.audio.sndfile import SoundFileError, said, sndfile_blocks, sndfile_seconds
 from tune_cache.errors import AudioError
 from tune_cache.specs import ChannelRule
@@ -27,28 +31,58 @@ __all__ = ["DECODER", "decode", "header_seconds"]
 DECODER = "libsndfile+ffmpeg-1"  # family and version of the rules above, part of a store's key
 FFMPEG_ONLY = ("mp4", "aac", "matroska", "asf")
 
+StartMono = Callable[[str], Mono]  # decoder's name → where its blocks go
+
 
 def decode(
-    path: Path, *, sample_rate_hz: int, channels: ChannelRule = "mix", track_id: str = ""
+    path: Path,
+    *,
+    sample_rate_hz: int,
+    channels: ChannelRule = "mix",
+    track_id: str = "",
+    spilling: Spilling | None = None,
+    keep_samples: bool = True,
+    on_progress: Callable[[int], None] | None = None,
 ) -> DecodedAudio:
     """Decode a file as a whole.
 
-    A minute takes 5.8 MB at 24 kHz and, while decoding, a block more.
+    A minute takes 5.8 MB at 24 kHz and, while decoding, a block more; under
+    ``spilling`` only up to its limit, whatever the length.
 
     Parameters
     ----------
     channels
         ``mix`` averages the channels, ``first`` takes the first and ignores
         what is in the others.
+    spilling
+        Where samples go that are too many for memory; they stay there if None.
+        Samples are the same either way.
+    keep_samples
+        False for the facts alone.
+    on_progress
+        Called with every number of samples decoded.
 
     Raises
     ------
     AudioError
         With one of the :data:`~tune_cache.audio.REASONS`.
+    OSError
+        If the spool file cannot be written: the disk is full, say.
     """
+
+    def start(decoder: str) -> Mono:
+        samples = Collected(spilling, keep=keep_samples)
+        reading = Reading(decoder)
+        return Mono(sample_rate_hz, channels, reading, samples=samples, on_progress=on_progress)
+
+    began = time.perf_counter()
     try:
         with open_regular(path) as descriptor:
-            return _decode(descriptor, sample_rate_hz, channels)
+            decoded = _decode(descriptor, start)
+        return dataclasses.replace(decoded, seconds=time.perf_counter() - began)
+    except SpoolError as trouble:
+        # a new one: an error that is its own cause keeps the file open
+        raise OSError(trouble.error.errno, trouble.error.strerror) from trouble
     except AudioError as error:
         raise about(path, track_id, error) from error.__cause__
     except MemoryError as error:
@@ -76,23 +110,21 @@ def header_seconds(path: Path) -> float | None:
         return None
 
 
-def _decode(descriptor: int, sample_rate_hz: int, channels: ChannelRule) -> DecodedAudio:
+def _decode(descriptor: int, start: StartMono) -> DecodedAudio:
     """Decode an open file by the rules of the module."""
     container = sniff(descriptor)
     if container in FFMPEG_ONLY:
-        mono = _by_ffmpeg(descriptor, container, sample_rate_hz, channels)
+        mono = _by_ffmpeg(descriptor, container, start)
     else:
-        mono = _by_libsndfile(descriptor, container, sample_rate_hz, channels)
+        mono = _by_libsndfile(descriptor, container, start)
     promised = mono.reading.header_frames
     if promised is not None and container not in OPEN_ENDED and mono.is_shorter_than(promised):
         raise failure("truncated", f"ends after {mono.seconds}, its header says {mono.promised}")
     return mono.result(container)
 
 
-def _by_libsndfile(
-    descriptor: int, container: str, sample_rate_hz: int, channels: ChannelRule
-) -> Mono:
-    mono = Mono(sample_rate_hz, channels, Reading("libsndfile"))
+def _by_libsndfile(descriptor: int, container: str, start: StartMono) -> Mono:
+    mono = start("libsndfile")
     complaint = ""
     try:
         mono.drain(sndfile_blocks(descriptor, container, mono.reading))
@@ -103,15 +135,17 @@ def _by_libsndfile(
             raise failure("truncated", found) from error
     held = mpeg_samples(descriptor) if container == "mp3" else 0
     if complaint or not mono.n_frames or mono.is_shorter_than(held):
-        return _longer(mono, descriptor, container, complaint)
+        return _longer(mono, descriptor, container, complaint, start)
     return mono
 
 
-def _longer(mono: Mono, descriptor: int, container: str, complaint: str) -> Mono:
+def _longer(mono: Mono, descriptor: int, container: str, complaint: str, start: StartMono) -> Mono:
     """Ask FFmpeg too; return its decoding if it is clearly longer."""
     try:
-        other = _by_ffmpeg(descriptor, container, mono.target_hz, mono.channels)
+        other = _by_ffmpeg(descriptor, container, start)
     except AudioError as error:
+        if error.reason == "too-long":
+            raise
         if complaint and not mono.n_frames:
             found = f"is {container} that neither decoder takes: {complaint}; {error.message}"
             raise failure("unreadable", found) from error
@@ -127,7 +161,7 @@ def _longer(mono: Mono, descriptor: int, container: str, complaint: str) -> Mono
     return mono
 
 
-def _by_ffmpeg(descriptor: int, container: str, sample_rate_hz: int, channels: ChannelRule) -> Mono:
-    mono = Mono(sample_rate_hz, channels, Reading("ffmpeg"))
+def _by_ffmpeg(descriptor: int, container: str, start: StartMono) -> Mono:
+    mono = start("ffmpeg")
     mono.drain(ffmpeg_blocks(descriptor, container, mono.reading))
     return mono

@@ -29,10 +29,11 @@ REASONS = MappingProxyType(
         "unreadable": _LISTEN,
         "non-finite": "mend it, as: ffmpeg -i FILE -c:a pcm_s16le NEW.wav",
         "too-short": "remove the track from the manifest, or check whether its file is complete",
+        "too-long": "cut it into parts, as: ffmpeg -i FILE -f segment -segment_time 3600 %02d.flac",
         "too-many-channels": "mix it down, as: ffmpeg -i FILE -ac 2 NEW.wav",
         "bad-rate": "resample it, as: ffmpeg -i FILE -ar 48000 NEW.wav",
-        "timeout": "cut long files into parts, or give the decoder more time",
-        "memory": "cut long files into parts, or give the decoder more memory",
+        "timeout": "the decoder hangs on it or the machine was too busy: play it, encode it again",
+        "memory": "cut it into parts, or encode it again; few healthy files need so much",
         "crashed": "encode the file again; the damage in it brings the decoder down",
     }
 )

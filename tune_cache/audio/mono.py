@@ -9,16 +9,18 @@ result does not depend on how the signal is blocked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import soxr
 
 from tune_cache.audio.failures import failure
+from tune_cache.audio.samples import Collected, SpooledSamples
 from tune_cache.specs import ChannelRule
 
 __all__ = [
+    "LONGEST_SECONDS",
     "RESAMPLER",
     "TOLERANCE_SECONDS",
     "AudioFacts",
@@ -37,6 +39,7 @@ SILENT_PEAK = 1e-5  # −100 dB re full scale, below one step of 16 bits
 LOUD_PEAK = 16.0  # no mastering gets there
 MAX_PEAK = 1e10  # 32-bit integers as floats stay below; beyond it powers overflow
 PREALLOCATED_SECONDS = 3600  # a header may ask for this much memory, not for more
+LONGEST_SECONDS = 6 * 3600  # as decoded; a spool file has no other bound, 2 GB at 24 kHz
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +83,23 @@ class AudioFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedAudio:
-    """A track's samples, (n_samples,) float32, and the facts about its file."""
+    """A track's samples, (n_samples,) float32, and the facts about its file.
 
-    samples: np.ndarray
+    Parameters
+    ----------
+    samples
+        An array, or a file to take slices of where the track is long.
+    seconds
+        Of wall-clock that decoding took.
+    peak_rss_bytes
+        Resident memory of the decoder process at its worst so far; 0 where the
+        file was decoded in the process that asks.
+    """
+
+    samples: np.ndarray | SpooledSamples
     facts: AudioFacts
+    seconds: float = 0.0
+    peak_rss_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -101,16 +117,32 @@ Blocks = Iterator[tuple[int, np.ndarray]]
 
 
 class Mono:
-    """Collects blocks into one mono signal at the target rate, and facts on the way."""
+    """Collects blocks into one mono signal at the target rate, and facts on the way.
 
-    def __init__(self, target_hz: int, channels: ChannelRule, reading: Reading) -> None:
+    Parameters
+    ----------
+    samples
+        Where they go; into memory if None.
+    on_progress
+        Called with every number of samples taken.
+    """
+
+    def __init__(
+        self,
+        target_hz: int,
+        channels: ChannelRule,
+        reading: Reading,
+        *,
+        samples: Collected | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
         self.target_hz = target_hz
         self.channels = channels
         self.reading = reading
         self.rate_hz = self.n_channels = self.n_frames = self.n_nonfinite = 0
         self.peak = self.channel_peak = 0.0
-        self._buffer = np.empty(0, np.float32)
-        self._n_samples = 0
+        self._samples = samples or Collected()
+        self._on_progress = on_progress or (lambda n_samples: None)
 
     @property
     def seconds(self) -> str:
@@ -166,13 +198,12 @@ class Mono:
         is_silent = self.peak < SILENT_PEAK
         if is_silent and self.channel_peak >= SILENT_PEAK:
             notes.append(f"channels peak at {self.channel_peak:.2g} but cancel when mixed")
-        self._buffer.resize(self._n_samples, refcheck=False)
         facts = AudioFacts(
             sample_rate_hz=self.rate_hz,
             n_channels=self.n_channels,
             n_frames=self.n_frames,
             header_frames=header_frames,
-            n_samples=self._n_samples,
+            n_samples=self._samples.n_samples,
             peak=self.peak,
             is_silent=is_silent,
             n_nonfinite=self.n_nonfinite,
@@ -180,7 +211,7 @@ class Mono:
             container=container,
             notes=tuple(notes),
         )
-        return DecodedAudio(samples=self._buffer, facts=facts)
+        return DecodedAudio(samples=self._samples.result(), facts=facts)
 
     def _reduce(self, block: np.ndarray) -> np.ndarray:
         """Apply the channel rule to a block and take note of its level."""
@@ -205,18 +236,13 @@ class Mono:
             self._append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
 
     def _append(self, piece: np.ndarray) -> None:
-        """Put samples into a buffer that is grown in place, never joined from parts."""
-        stop = self._n_samples + len(piece)
-        if stop > len(self._buffer):
-            expected = (self.reading.header_frames or 0) / self.rate_hz
-            first = int(min(expected, PREALLOCATED_SECONDS) * self.target_hz) + 1
-            size = max(stop, first, len(self._buffer) * 5 // 4)
-            if len(self._buffer):
-                self._buffer.resize(size, refcheck=False)
-            else:  # untouched pages cost nothing, if the header lies
-                self._buffer = np.empty(size, np.float32)
-        self._buffer[self._n_samples : stop] = piece
-        self._n_samples = stop
+        """Hand samples on, up to the longest track."""
+        if self._samples.n_samples + len(piece) > LONGEST_SECONDS * self.target_hz:
+            raise failure("too-long", f"is longer than {LONGEST_SECONDS / 3600:g} hours")
+        seconds = (self.reading.header_frames or 0) / self.rate_hz
+        expected = int(min(seconds, PREALLOCATED_SECONDS) * self.target_hz) + 1
+        self._samples.append(piece, expected=expected)
+        self._on_progress(len(piece))
 
 
 def check_limits(rate_hz: int, n_channels: int) -> None:

@@ -3,49 +3,36 @@
 Conventions
 -----------
 A worker that hangs, dies or outgrows its memory is replaced, and its track
-fails with ``timeout``, ``crashed`` or ``memory``. Samples travel as raw bytes
-through a pipe (2 ms for a 45-s clip); nothing is pickled. Results do not depend
-on the number of workers. Workers end with the process that started them,
-however it ends: they read their orders from a pipe of which it holds the end.
+fails with ``timeout``, ``crashed`` or ``memory``. With a folder for spool
+files, tracks too long for memory stay on disk. Results do not depend on the
+number of workers, nor on where samples lie.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
-import select
-import signal
-import subprocess
-import sys
 import threading
-import time
+import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from tune_cache.audio.failures import REASONS, about, failure
-from tune_cache.audio.mono import AudioFacts, DecodedAudio
-from tune_cache.audio.worker import HEADER
-from tune_cache.errors import AudioError, TuneCacheError
+from tune_cache.audio.mono import DecodedAudio
+from tune_cache.audio.process import DecoderProcess, Patience
+from tune_cache.errors import AudioError, StoreError
 from tune_cache.specs import ChannelRule
 
 __all__ = ["DecodePool"]
 
-START_SECONDS = 60.0  # of patience with a worker's imports on a busy machine
 FATAL = ("crashed", "memory", "timeout")  # the worker is not used again
-# a plain interpreter: multiprocessing would run the caller's main module again
-_STARTER = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from tune_cache.audio.worker import main; main(**json.loads(sys.argv[2]))"
-)
-# address space is limited, and every thread and malloc arena reserves some
-_LEAN = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+SPILL_SECONDS = 600  # a longer track goes to a spool file
+HELD_SECONDS = 1200  # when arrays of so much are in use, the next tracks go there as well
 
 
 class DecodePool:
@@ -56,12 +43,21 @@ class DecodePool:
     n_workers
         Processes, each with one thread here that waits for it.
     timeout_seconds
-        From order to the last sample of one file, on the wall clock.
+        Without a sign of progress, on the wall clock. A file that makes progress has
+        this, and a second for every 5 of audio decoded so far.
     memory_bytes
         Address space a worker may take beyond what it has when it starts.
+    spool
+        Folder for what is too long for memory; None keeps everything there.
+    keep_samples
+        False for the facts alone.
 
     Notes
     -----
+    With a spool folder, what results hold in memory is bounded, whatever files
+    and their headers say: :data:`HELD_SECONDS` of audio and, for every worker,
+    one track of at most :data:`SPILL_SECONDS`.
+
     ::
 
         with DecodePool(2, sample_rate_hz=24_000) as pool:
@@ -77,15 +73,22 @@ class DecodePool:
         channels: ChannelRule = "mix",
         timeout_seconds: float = 30,
         memory_bytes: int = 1 << 30,
+        spool: Path | None = None,
+        keep_samples: bool = True,
     ) -> None:
         self._settings = {
             "sample_rate_hz": sample_rate_hz,
             "channels": channels,
             "memory_bytes": memory_bytes,
+            "spool": "" if spool is None else os.fspath(spool),
+            "keep_samples": keep_samples,
         }
-        self._timeout_seconds = timeout_seconds
+        self._rate_hz = sample_rate_hz
+        self._patience = Patience(timeout_seconds, sample_rate_hz)
+        self._in_use: list[weakref.ref[np.ndarray]] = []
+        self._counting = threading.Lock()
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
-        self._workers: set[_Worker] = set()
+        self._workers: set[DecoderProcess] = set()
         self._closed = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"decode-{index}", daemon=True)
@@ -161,40 +164,70 @@ class DecodePool:
 
     def _serve(self) -> None:
         """Pass orders to one worker, and start another where it fell."""
-        worker: _Worker | None = None
+        worker: DecoderProcess | None = None
         while (order := self._orders.get()) is not None:
-            track_id, path, future = order
-            if not future.set_running_or_notify_cancel():
-                continue
-            answer: DecodedAudio | Exception | None = None
-            while answer is None:
-                is_fresh = worker is None
-                try:
-                    worker = worker or self._start()
-                    answer = worker.decode(track_id, path, self._timeout_seconds)
-                except Exception as error:  # noqa: BLE001  # belongs to whoever asks for the result
-                    reason = error.reason if isinstance(error, AudioError) else "crashed"
-                    if worker is not None and reason in FATAL:
-                        self._discard(worker)
-                        worker = None
-                    # what an old worker died of need not be this file's fault: try a new one
-                    if is_fresh or reason not in FATAL or reason == "timeout":
-                        answer = error
-            if isinstance(answer, Exception):
-                future.set_exception(CancelledError() if self._closed else answer)
-            else:
-                future.set_result(answer)
+            worker = self._fulfil(order, worker)
+            del order  # its result would be held until the next one
         if worker is not None:
             self._discard(worker)
 
-    def _start(self) -> _Worker:
-        worker = _Worker(self._settings)
+    def _fulfil(self, order: _Order, worker: DecoderProcess | None) -> DecoderProcess | None:
+        """Have one file decoded; returns the worker for the next."""
+        track_id, path, future = order
+        if not future.set_running_or_notify_cancel():
+            return worker
+        answer: DecodedAudio | Exception | None = None
+        while answer is None:
+            is_fresh = worker is None
+            try:
+                worker = worker or self._start()
+                decoded = worker.decode(track_id, path, self._spill_above(), self._patience)
+                self._count(decoded)
+                answer = decoded
+            except StoreError as error:  # of the spool: neither the file's nor the worker's
+                answer = error
+            except Exception as error:  # noqa: BLE001  # belongs to whoever asks for the result
+                reason = error.reason if isinstance(error, AudioError) else "crashed"
+                if worker is not None and reason in FATAL:
+                    self._discard(worker)
+                    worker = None
+                # what an old worker died of need not be this file's fault: try a new one
+                if is_fresh or reason not in FATAL or reason == "timeout":
+                    answer = error
+        if isinstance(answer, Exception):
+            future.set_exception(CancelledError() if self._closed else answer)
+        else:
+            future.set_result(answer)
+        return worker
+
+    def _count(self, decoded: DecodedAudio) -> None:
+        """Remember an array for as long as somebody uses it."""
+        if isinstance(decoded.samples, np.ndarray):
+            with self._counting:
+                self._in_use.append(weakref.ref(decoded.samples))
+
+    def _held_samples(self) -> int:
+        """Samples in all arrays that are still used."""
+        with self._counting:
+            arrays = [(reference, reference()) for reference in self._in_use]
+            self._in_use = [reference for reference, array in arrays if array is not None]
+            return sum(len(array) for _, array in arrays if array is not None)
+
+    def _spill_above(self) -> int | None:
+        """Samples of the next track that may lie in memory."""
+        if not self._settings["spool"]:
+            return None
+        is_full = self._held_samples() >= HELD_SECONDS * self._rate_hz
+        return 0 if is_full else SPILL_SECONDS * self._rate_hz
+
+    def _start(self) -> DecoderProcess:
+        worker = DecoderProcess(self._settings)
         self._workers.add(worker)
         if self._closed:  # close() did not see it
             worker.kill()
         return worker
 
-    def _discard(self, worker: _Worker) -> None:
+    def _discard(self, worker: DecoderProcess) -> None:
         self._workers.discard(worker)
         worker.close()
 
@@ -210,87 +243,3 @@ def _finished(
     future.exception()
     waiting.popleft()
     return track_id, future
-
-
-class _Worker:
-    """One decoder process, as seen from the thread that owns it."""
-
-    def __init__(self, settings: Mapping[str, object]) -> None:
-        orders, self._orders = os.pipe()
-        self._results, results = os.pipe()
-        arguments = (json.dumps(sys.path), json.dumps({**settings, "results": results}))
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _STARTER, *arguments],
-                stdin=orders,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # decoders chat there
-                pass_fds=[results],
-                env={**os.environ, **_LEAN},
-            )
-        finally:
-            os.close(orders)
-            os.close(results)
-        self._poll = select.poll()
-        self._poll.register(self._results, select.POLLIN)
-        try:
-            self._read(memoryview(bytearray(1)), time.monotonic() + START_SECONDS)
-        except (EOFError, TimeoutError) as error:
-            self.close()
-            raise TuneCacheError(
-                f"a decoder process ended before it began: {self._fate()}",
-                hint=f"try: {sys.executable} -c 'import tune_cache.audio.worker'",
-            ) from error
-
-    def decode(self, track_id: str, path: Path, timeout_seconds: float) -> DecodedAudio:
-        """Have one file decoded."""
-        deadline = time.monotonic() + timeout_seconds
-        header = bytearray(HEADER.size)
-        try:
-            os.write(self._orders, json.dumps(os.fspath(path)).encode("ascii") + b"\n")
-            self._read(memoryview(header), deadline)
-            n_text, n_samples = HEADER.unpack(header)
-            text = bytearray(n_text)
-            self._read(memoryview(text), deadline)
-            samples = np.empty(n_samples, np.float32)
-            self._read(samples.view(np.uint8).data, deadline)
-        except (EOFError, BrokenPipeError) as error:
-            refusal = failure("crashed", f"brought the decoder down: {self._fate()}")
-            raise about(path, track_id, refusal) from error
-        except TimeoutError as error:
-            refusal = failure("timeout", f"was not decoded within {timeout_seconds:g} s")
-            raise about(path, track_id, refusal) from error
-        answer = json.loads(text)
-        if "reason" in answer:
-            reason = answer["reason"]
-            raise AudioError(
-                answer["message"], hint=REASONS[reason], track_id=track_id, reason=reason
-            )
-        answer["notes"] = tuple(answer["notes"])
-        return DecodedAudio(samples=samples, facts=AudioFacts(**answer))
-
-    def kill(self) -> None:
-        """End the process at once; its thread then sees the end of the pipe."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """End the process and let go of its pipes."""
-        self._process.kill()
-        self._process.wait()
-        os.close(self._orders)
-        os.close(self._results)
-
-    def _read(self, target: memoryview, deadline: float) -> None:
-        """Fill ``target`` from the worker, or raise EOFError or TimeoutError."""
-        while target:
-            if not self._poll.poll(max(0, 1000 * (deadline - time.monotonic()))):
-                raise TimeoutError
-            n_read = os.readv(self._results, [target])
-            if n_read == 0:
-                raise EOFError
-            target = target[n_read:]
-
-    def _fate(self) -> str:
-        """How the process ended, after its pipe did."""
-        code = self._process.wait()
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -12,6 +12,7 @@ import io
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -74,6 +75,31 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile ships no 
         return False
 
 
+class _Part(io.RawIOBase):
+    """A stretch of a file as a file of its own, for links of a chain."""
+
+    def __init__(self, descriptor: int, start: int, stop: int) -> None:
+        self._descriptor, self._start, self._stop = descriptor, start, stop
+        self._at = start
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._stop}[whence]
+        self._at = max(self._start, base + offset)
+        return self._at - self._start
+
+    def readinto(self, target: Any) -> int:
+        n_wanted = min(len(target), max(0, self._stop - self._at))
+        n_read = os.preadv(self._descriptor, [memoryview(target)[:n_wanted]], self._at)
+        self._at += n_read
+        return n_read
+
+
 def _stream(descriptor: int) -> _Stream:
     os.lseek(descriptor, 0, os.SEEK_SET)
     return _Stream(descriptor, closefd=False)
@@ -87,14 +113,14 @@ STREAMED_BYTES = 0x7FFF_0000  # sizes from here on are written by encoders that 
 
 def sndfile_blocks(descriptor: int, container: str, reading: Reading) -> Blocks:
     """Read all links of a file with libsndfile."""
-    links, is_complete = ogg_links(descriptor) if container == "ogg" else ([None], True)
+    links, is_complete = ogg_links(descriptor) if container == "ogg" else ([(0, 0)], True)
     if not is_complete:
         reading.notes.append("the last page is missing: cut off?")
     if len(links) > 1:
         reading.notes.append(f"{len(links)} streams in a chain")
     for link in links:
-        source = _stream(descriptor) if link is None else _Stream(io.BytesIO(link))
-        with source as file:
+        is_whole = len(links) == 1
+        with _stream(descriptor) if is_whole else _Stream(_Part(descriptor, *link)) as file:
             check_limits(file.samplerate, file.channels)
             reading.rate_hz = reading.rate_hz or file.samplerate
             if file.frames < UNKNOWN_FRAMES:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_cache.encoders.base import Encoder, EncoderInfo, sha256_file
+from tune_cache.encoders.base import Encoder, EncoderInfo, kept_layers, sha256_file
 from tune_cache.encoders.muq.checkpoint import (
     CONFIG_FILE,
     WEIGHTS_SHA256,
@@ -27,6 +27,7 @@ from tune_cache.encoders.muq.checkpoint import (
     weights_file,
 )
 from tune_cache.encoders.muq.config import FRAME_RATE_HZ, MIN_SAMPLES, SAMPLE_RATE, MuqConfig
+from tune_cache.encoders.muq.memory import ITEM_BYTES, Memory
 from tune_cache.errors import EncoderError
 from tune_cache.specs import EncoderSpec
 
@@ -123,6 +124,25 @@ class MuqFactory:
             device=where,
             layers=layers,
             poolings=poolings,
+            max_memory_bytes=max_memory_bytes,
+        )
+
+    def memory(
+        self,
+        *,
+        path: Path | None = None,
+        precision: str = "fp32",
+        device: str = "cpu",
+        layers: tuple[int, ...] | None = None,
+        max_memory_bytes: int | None = None,
+    ) -> Memory:
+        """Predict what :meth:`load` and ``embed`` take; reads the configuration only."""
+        _, config = self._open(path)
+        return Memory(
+            config=config,
+            n_blocks=kept_layers(layers, config.n_layers)[-1],
+            itemsize=ITEM_BYTES[precision],
+            on_cpu=device == "cpu",
             max_memory_bytes=max_memory_bytes,
         )
 

@@ -165,6 +165,9 @@ class ConformerBlock:
             first = max(here.start - radius, 0)
             # (batch, dim, 1, frames) with dim last in memory
             window = gated[:, first : here.stop + radius].unsqueeze(1).permute(0, 3, 1, 2)
+            if window.device.type == "cuda":
+                # PyTorch's own kernel then, not cuDNN's
+                window = window.contiguous()
             wide = conv2d(
                 window, self.kernel, self.kernel_bias, padding=(0, radius), groups=len(self.kernel)
             )

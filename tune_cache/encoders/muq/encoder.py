@@ -9,24 +9,27 @@ item whose output is not finite is encoded again in fp32, and counted.
 
 An item never sees another one. On the CPU an item of 5.13 s or more also runs
 by itself, so its numbers are the same to the last bit whatever the batch;
-shorter ones, and any on a GPU, agree to rounding (1e-5). The same batch gives
-the same bits again, with the same number of threads.
+shorter ones, and any on a GPU, agree to the rounding of the precision (1e-5 in
+fp32). The same batch gives the same bits again, with the same number of threads.
+Switches of torch are global: two precisions in two threads are not supported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tune_cache.encoders.available import free_bytes
 from tune_cache.encoders.base import Waveforms, check_waveforms, kept_layers, kept_poolings
 from tune_cache.encoders.muq.checkpoint import open_tensors
 from tune_cache.encoders.muq.config import FRAME_RATE_HZ, MIN_SAMPLES, SAMPLE_RATE, MuqConfig
-from tune_cache.encoders.muq.memory import make_plan, peak_bytes
+from tune_cache.encoders.muq.memory import ITEM_BYTES, Memory, give_back
 from tune_cache.errors import EncoderError
 from tune_cache.specs import EncoderSpec
 
@@ -86,6 +89,13 @@ class MuqEncoder:
         self.precision = precision
         self.device = device
         self.max_memory_bytes = max_memory_bytes
+        self.memory = Memory(
+            config=config,
+            n_blocks=self.layers[-1],
+            itemsize=ITEM_BYTES[precision],
+            on_cpu=device.type == "cpu",
+            max_memory_bytes=max_memory_bytes,
+        )
         self.n_recomputed = 0
         self._path = path
         self._make_spec = spec
@@ -130,21 +140,22 @@ class MuqEncoder:
     def peak_bytes(self, n_items: int, n_samples: int) -> int:
         """Predict the memory of :meth:`embed` above the weights.
 
+        More than ``max_memory_bytes`` means that the items will not run together.
+
         Raises
         ------
         EncoderError
-            If it cannot be kept within ``max_memory_bytes``.
+            If not even one item can be kept within ``max_memory_bytes``.
         """
-        itemsize = self._forward.itemsize
-        plan = make_plan(
-            self.config,
-            n_items=n_items,
-            n_samples=n_samples,
-            itemsize=itemsize,
-            on_cpu=self.device.type == "cpu",
-            max_memory_bytes=self.max_memory_bytes,
-        )
-        return peak_bytes(self.config, plan, n_samples=n_samples, itemsize=itemsize)
+        return self.memory.peak_bytes(n_items, n_samples)
+
+    def grain(self, n_samples: int) -> int:
+        """Items that share matrix products: batches in multiples of it give the same bits."""
+        return self.memory.grain(n_samples)
+
+    def free_bytes(self) -> int | None:
+        """Memory that is free on its device, None where that cannot be told."""
+        return free_bytes(str(self.device))
 
     @cached_property
     def _exact(self) -> Forward:
@@ -157,7 +168,7 @@ class MuqEncoder:
         from tune_cache.encoders.muq.forward import Forward
 
         with open_tensors(self._path) as tensors:
-            return Forward(
+            forward = Forward(
                 tensors,
                 self.config,
                 n_blocks=self.layers[-1],
@@ -165,22 +176,17 @@ class MuqEncoder:
                 dtype=getattr(torch, DTYPES[precision]),
                 tf32=precision == "tf32",
             )
+        give_back()
+        return forward
 
     def _run(self, forward: Forward, waveforms: Waveforms) -> dict[str, np.ndarray]:
         import torch
 
-        plan = make_plan(
-            self.config,
-            n_items=len(waveforms),
-            n_samples=waveforms.shape[1],
-            itemsize=forward.itemsize,
-            on_cpu=self.device.type == "cpu",
-            max_memory_bytes=self.max_memory_bytes,
-        )
+        memory = replace(self.memory, itemsize=forward.itemsize)
+        plan = memory.plan(len(waveforms), waveforms.shape[1])
+        if memory.on_cpu and self.config.dim > SMALL_DIM:
+            give_back()
         batch = torch.from_numpy(np.require(waveforms, requirements=["C", "W"]))
-        if self.device.type == "cuda":
-            # a pinned block is not reused before the copy from it is over
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
         with _threads_for(self.config, self.device):
             pooled = forward.pooled(batch, self.layers, self.poolings, plan)
         return {pooling: values.cpu().numpy() for pooling, values in pooled.items()}
@@ -240,7 +246,24 @@ def find_device(name: str) -> torch.device:
                 f"device is {name!r}, but torch sees {count} CUDA devices",
                 hint="check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu",
             )
+        if device.index is None:  # another one may be current when something is allocated
+            device = torch.device("cuda", torch.cuda.current_device())
+        _check_that_it_computes(device)
     return device
+
+
+def _check_that_it_computes(device: torch.device) -> None:
+    """Run one kernel: a build of torch has none for GPUs older than it supports."""
+    import torch
+
+    try:
+        torch.ones(2, device=device).sum().item()
+    except RuntimeError as error:
+        raise EncoderError(
+            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}",
+            hint="see whether another process holds it, and whether this torch was built for it "
+            f"(it was for {' '.join(torch.cuda.get_arch_list())}); or use --device cpu",
+        ) from error
 
 
 def check_precision(precision: str, device: torch.device) -> None:

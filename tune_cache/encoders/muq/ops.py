@@ -10,7 +10,7 @@ back. There are no ``torch.nn`` modules: nothing here has a training mode.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,26 +101,69 @@ class LayerNorm:
 def exact_math(device: torch.device, *, tf32: bool) -> Iterator[None]:
     """Compute as written: no autocast, no autograd, TF32 only if asked for.
 
-    By default PyTorch lets cuDNN round float32 convolutions to TF32, and a
-    caller's ``set_float32_matmul_precision("medium")`` rounds float32 products
-    to bfloat16, on the CPU too. Whatever the caller has set is put back.
+    By default PyTorch lets cuDNN round float32 convolutions to TF32, cuBLAS sum
+    16-bit products in 16 bits, and a caller's ``set_float32_matmul_precision("medium")``
+    rounds float32 products to bfloat16, on the CPU too. What the caller has set
+    is put back, but for one thing: cuDNN's switch has a first state that cannot
+    be set again, so only a run on a GPU touches it.
     """
     import torch
 
     backends: Any = torch.backends  # its stubs lack the per-operator switches
-    wanted: list[tuple[Any, str]] = [
-        (backends.cuda.matmul, "tf32" if tf32 else "ieee"),
-        (backends.cudnn.conv, "tf32" if tf32 else "ieee"),
-        (backends.mkldnn.matmul, "ieee"),
-        (backends.mkldnn.conv, "ieee"),
-    ]
     with ExitStack() as stack:
-        for switch, precision in wanted:
-            stack.callback(setattr, switch, "fp32_precision", switch.fp32_precision)
-            switch.fp32_precision = precision
-        for name, value in (("benchmark", False), ("deterministic", True)):
-            stack.callback(setattr, backends.cudnn, name, getattr(backends.cudnn, name))
-            setattr(backends.cudnn, name, value)
+        if device.type == "cuda":
+            precision = "tf32" if tf32 else "ieee"
+            _set_precision(stack, backends.cuda.matmul, precision)
+            _set_precision(stack, backends.cudnn.conv, precision)
+            for name, value in (("benchmark", False), ("deterministic", True)):
+                _set(stack, backends.cudnn, name, value)
+            _forbid_sums_in_16_bits(stack)
+            stack.enter_context(_fused_attention())
+        else:
+            _set_precision(stack, backends.mkldnn.matmul, "ieee")
+            _set_precision(stack, backends.mkldnn.conv, "ieee")
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(torch.inference_mode())
         yield
+
+
+def _set(stack: ExitStack, owner: Any, name: str, value: object) -> None:
+    stack.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
+
+
+def _set_precision(stack: ExitStack, switch: Any, precision: str) -> None:
+    """Set an operator's switch; afterwards it follows its parents again if it did."""
+    before = switch.fp32_precision  # what holds, be it the operator's own or inherited
+    switch.fp32_precision = "none"
+    inherited = switch.fp32_precision
+    own = "none" if inherited == before else before
+    stack.callback(setattr, switch, "fp32_precision", own)
+    switch.fp32_precision = precision
+
+
+def _forbid_sums_in_16_bits(stack: ExitStack) -> None:
+    """Have cuBLAS keep partial sums of 16-bit products in float32."""
+    import torch
+
+    matmul: Any = torch.backends.cuda.matmul
+    _set(stack, matmul, "allow_fp16_accumulation", False)
+    for kind in ("fp16", "bf16"):
+        name = f"allow_{kind}_reduced_precision_reduction"
+        before = (getattr(matmul, name), getattr(matmul, name + "_split_k", True))
+        stack.callback(setattr, matmul, name, before)
+        setattr(matmul, name, (False, True))
+
+
+def _fused_attention() -> AbstractContextManager[None]:
+    """Attention whose memory is linear in the frames, without cuDNN's.
+
+    PyTorch prefers cuDNN's on Hopper and Blackwell; it builds a plan for every
+    new length, which took 20 to 440 ms each where that was reported.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    context: AbstractContextManager[None] = sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
+    return context
