@@ -14,6 +14,7 @@ import time
 from world import RATE, ToyEncoder, World, arrays_of
 
 from tune_cache.cache import disk
+from tune_cache.errors import TuneCacheError
 
 LENGTHS = {f"t{i:02}.wav": RATE * (1 + i % 3) for i in range(12)}
 N_SEGMENTS = sum(n // RATE for n in LENGTHS.values())
@@ -30,20 +31,23 @@ class Slow(ToyEncoder):
         return super().embed(waveforms)
 
 
-def run_child(world: World, *, kill_after: float | None = None, observer=None) -> int:
-    """Extract in a forked child; its exit status, negative for a signal."""
+def run_child(world: World, *, kill_after: float | None = None, observer=None, work=None) -> int:
+    """Extract in a forked child; its exit status, negative for a signal, 10 and 11 for the disk."""
+    work = work or (lambda: world.extract(1.0, "full"))
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             if observer is None:
-                world.extract(1.0, "full")
+                work()
             else:
                 with disk.observed(observer):
-                    world.extract(1.0, "full")
+                    work()
             code = 0
-        except OSError as error:
-            code = 10 if error.errno == errno.ENOSPC else 11
+        except (OSError, TuneCacheError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(cause, OSError) and cause.errno:
+                code = 10 if cause.errno == errno.ENOSPC else 11
         finally:
             os._exit(code)
     if kill_after is not None:
@@ -97,10 +101,6 @@ class AtStep:
 
 def die(operation, data):
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fill_up(operation, data):
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def sampled_steps(n_steps: int, n_wanted: int) -> list[int]:

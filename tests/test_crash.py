@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import time
 
 import pytest
 from crash import (
@@ -17,16 +16,13 @@ from crash import (
     Slow,
     check_resumed,
     die,
-    fill_up,
-    leftovers,
-    published,
     run_child,
     sampled_steps,
 )
 from torture import repetitions
 from world import ToyEncoder, World
 
-from tune_cache.cache import locks
+from tune_cache.cache import disk
 
 
 @pytest.fixture
@@ -51,20 +47,10 @@ def test_a_random_kill_is_resumed_to_the_same_bytes(world, pristine, seed):
 def test_a_kill_before_any_disk_operation_is_resumed(pristine, n_steps, tmp_path):
     source, expected = pristine
     assert n_steps > 60
-    for n in sampled_steps(n_steps, repetitions(40, n_steps)):
+    for n in sampled_steps(n_steps, repetitions(30, n_steps)):
         world = World(tmp_path / str(n), ToyEncoder(log=tmp_path / f"{n}.log"))
         shutil.copytree(source.audio, world.audio)
         assert run_child(world, observer=AtStep(n, die)) == -signal.SIGKILL
-        check_resumed(world, expected)
-
-
-def test_a_full_disk_at_any_operation_is_a_pause(pristine, n_steps, tmp_path):
-    source, expected = pristine
-    for n in sampled_steps(n_steps, repetitions(25, n_steps)):
-        world = World(tmp_path / str(n), ToyEncoder())
-        shutil.copytree(source.audio, world.audio)
-        assert run_child(world, observer=AtStep(n, fill_up)) == 10
-        assert not list(world.layout.v1.rglob("*.tmp"))
         check_resumed(world, expected)
 
 
@@ -89,52 +75,18 @@ def test_a_torn_unit_is_never_taken_for_a_unit(pristine, tmp_path):
         check_resumed(world, expected)
 
 
-@pytest.mark.parametrize("seed", range(repetitions(6, 40)))
-def test_writers_whose_locks_lie_do_no_harm(pristine, tmp_path, seed):
-    source, expected = pristine
-    world = World(tmp_path, Slow())
-    shutil.copytree(source.audio, world.audio)
-    draw = random.Random(seed)
-    pids = []
-    for _ in range(4):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                locks.fcntl.lockf = lambda *_: None  # says yes to everybody
-                world.extract(1.0, "full")
-                code = 0
-            finally:
-                os._exit(code)
-        pids.append(pid)
-    doomed = draw.sample(pids, 2) if seed % 2 else []
-    until = time.perf_counter() + draw.uniform(0.0, 0.15)
-    while time.perf_counter() < until:
-        pass
-    for pid in doomed:
-        os.kill(pid, signal.SIGKILL)
-    codes = {pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids}
-    assert all(codes[pid] == 0 for pid in pids if pid not in doomed)
-    assert published(world) == expected
-    check_resumed(world, expected)
-
-
-def test_two_extracts_at_once_share_the_work(pristine, tmp_path):
-    source, expected = pristine
-    world = World(tmp_path, Slow(log=tmp_path / "encoded.log"))
-    shutil.copytree(source.audio, world.audio)
-    pids = []
-    for _ in range(2):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                world.extract(1.0, "full")
-                code = 0
-            finally:
-                os._exit(code)
-        pids.append(pid)
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0]
-    assert published(world) == expected
-    assert leftovers(world) == []
-    assert world.encoder.n_encoded() == N_SEGMENTS + len(LENGTHS)
+@pytest.mark.parametrize("operation", ["create", "write", "sync", "rename"])
+def test_a_file_that_is_replaced_is_the_old_one_or_the_new_one(tmp_path, operation):
+    path = tmp_path / "0.safetensors"
+    disk.write_durably(path, b"old")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with disk.observed(
+                lambda step, path, data: die(step, data) if step == operation else data
+            ):
+                disk.write_durably(path, b"new" * 10_000)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert path.read_bytes() == b"old"

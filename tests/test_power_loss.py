@@ -17,11 +17,14 @@ from tune_cache.cache.journal import read_unit
 N_STATES = repetitions(20, 300)
 
 
-def committed(effects, kind: str, suffix: str) -> list[Path]:
-    """What was renamed to a name that its folder was synchronised with."""
-    return [
-        e.path for e in effects if e.kind == kind and e.is_safe and e.path.name.endswith(suffix)
-    ]
+def committed(effects, kind: str, suffix: str, then: tuple[str, ...]) -> list[Path]:
+    """What took its name before the program went on to something else: it counts on it."""
+    found = []
+    for number, effect in enumerate(effects):
+        went_on = any(later.kind in then for later in effects[number + 1 :])
+        if effect.kind == kind and effect.path.name.endswith(suffix) and went_on:
+            found.append(effect.path)
+    return found
 
 
 def test_what_was_committed_survives_a_loss_of_power(pristine, n_steps, tmp_path):
@@ -39,10 +42,10 @@ def test_what_was_committed_survives_a_loss_of_power(pristine, n_steps, tmp_path
         n_undone += any(not effect.is_safe for effect in effects)
 
         stores = published(world)
-        for path in committed(effects, "publish", ".zarr"):
+        for path in committed(effects, "publish", ".zarr", ("remove", "create")):
             assert path.name in stores, f"seed {seed}: a published store is gone"
         specs = [toy_spec(world.encoder, seconds) for seconds in (1.0, "full")]
-        for path in committed(effects, "rename", ".safetensors"):
+        for path in committed(effects, "rename", ".safetensors", ("create",)):
             work = path.parents[1]
             name = work.name.removeprefix(".").removesuffix(".work")
             if name not in stores:

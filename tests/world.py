@@ -111,7 +111,7 @@ class InlineDecoders:
 
 
 @contextlib.contextmanager
-def inline_decoders(n_workers: int, spec: StoreSpec) -> Iterator[InlineDecoders]:
+def inline_decoders(n_workers: int, spec: StoreSpec, spool: Path) -> Iterator[InlineDecoders]:
     yield InlineDecoders()
 
 
@@ -187,17 +187,20 @@ class World:
                 )
         return planned
 
-    def extract(
-        self, *seconds: float | str, names: Sequence[str] | None = None, **options
-    ) -> list[ExtractOutcome]:
+    def extract(self, *seconds: float | str, **options) -> list[ExtractOutcome]:
         specs = [toy_spec(self.encoder, length) for length in seconds or (SEGMENT_SECONDS,)]
-        return self.extract_specs(specs, names=names, **options)
+        return self.extract_specs(specs, **options)
 
     def extract_specs(
-        self, specs: Sequence[StoreSpec], *, names: Sequence[str] | None = None, **options
+        self,
+        specs: Sequence[StoreSpec],
+        *,
+        names: Sequence[str] | None = None,
+        planned: Sequence[PlannedTrack] | None = None,
+        **options,
     ) -> list[ExtractOutcome]:
         return extract_stores(
-            self.tracks(names),
+            self.tracks(names) if planned is None else planned,
             specs,
             layout=self.layout,
             info=self.encoder.info(),

@@ -14,14 +14,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from tune_cache.errors import AudioError, UsageError
 from tune_cache.specs import SegmentSpec, TailPolicy
 
-__all__ = ["Segment", "coverage_samples", "cut", "parse_seg", "segment_spec", "take"]
+__all__ = [
+    "Segment",
+    "Sliceable",
+    "coverage_samples",
+    "cut",
+    "parse_seg",
+    "segment_spec",
+    "take",
+]
 
 LONGEST_SECONDS = 3600.0  # whoever asks for more meant milliseconds, samples, or "full"
 
@@ -194,7 +202,13 @@ def coverage_samples(segments: Iterable[Segment]) -> int:
     return covered
 
 
-def take(samples: np.ndarray, segment: Segment, spec: SegmentSpec) -> np.ndarray:
+class Sliceable(Protocol):
+    """Samples of a track: an array, or a file that is read by slices."""
+
+    def __getitem__(self, piece: slice, /) -> np.ndarray: ...
+
+
+def take(samples: Sliceable, segment: Segment, spec: SegmentSpec) -> np.ndarray:
     """Read one segment of a track.
 
     Parameters
@@ -204,7 +218,8 @@ def take(samples: np.ndarray, segment: Segment, spec: SegmentSpec) -> np.ndarray
 
     Returns
     -------
-    a view; under ``pad`` a copy with zeros up to ``length_samples`` where short.
+    what the slice gives, of an array a view; under ``pad`` a copy with zeros up to
+    ``length_samples`` where short.
     """
     piece = samples[segment.start_sample : segment.stop_sample]
     if spec.tail == "pad" and len(piece) < spec.length_samples:

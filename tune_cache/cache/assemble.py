@@ -29,12 +29,12 @@ from tune_cache.cache.disk import (
     write_durably,
 )
 from tune_cache.cache.journal import JournalUnit, TrackOutcome
-from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS
+from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS, listing_entry
 from tune_cache.cache.store import FORMAT, STATUS_FAILED, STATUS_OK, Store, open_store
 from tune_cache.errors import StoreCorruptError
 from tune_cache.specs import StoreSpec, canonical_json, sha256_text
 
-__all__ = ["Assembly", "assemble"]
+__all__ = ["Assembly", "Rows", "assemble"]
 
 COPY_ROWS = SHARD_ROWS  # read at a time from another store
 
@@ -56,7 +56,12 @@ class Assembly:
     facts
         Further group attributes: provenance, datasets, license_note.
     ledger
-        Written beside the arrays, outside every digest.
+        Written beside the arrays, outside every digest; called, if it can be, when they are.
+    rows
+        Pooling to all rows in the order of tracks, where they come from neither
+        units nor stores.
+    expected_digest
+        Nothing is published whose content digest differs; empty expects none.
     """
 
     spec: StoreSpec
@@ -67,18 +72,25 @@ class Assembly:
     copy_from: Mapping[str, tuple[Store, str]]
     load_unit: Callable[[int], JournalUnit]
     facts: Mapping[str, Any]
-    ledger: Mapping[str, Any]
+    ledger: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+    rows: Callable[[str], Iterator[Rows]] | None = None
+    expected_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class Rows:
+    """Consecutive rows of one pooling and their place in their tracks."""
+
     values: npt.NDArray[Any]
     start_sample: npt.NDArray[np.int64]
     n_samples: npt.NDArray[np.int32]
 
 
-def _pieces(assembly: Assembly, pooling: str) -> Iterator[_Rows]:
+def _pieces(assembly: Assembly, pooling: str) -> Iterator[Rows]:
     """Rows of all tracks in order, some at a time, from units and from other stores."""
+    if assembly.rows is not None:
+        yield from assembly.rows(pooling)
+        return
     load_unit = lru_cache(maxsize=1)(assembly.load_unit)
 
     def source(outcome: TrackOutcome) -> tuple[str, int]:
@@ -97,7 +109,7 @@ def _pieces(assembly: Assembly, pooling: str) -> Iterator[_Rows]:
             for start in range(0, len(names), n_tracks):
                 ids = names[start : start + n_tracks]
                 rows, _ = store.rows_of(ids)
-                yield _Rows(
+                yield Rows(
                     store.read(ids, pooling=pooling).values,
                     store.segment_start[rows],
                     store.segment_n_samples[rows],
@@ -112,7 +124,7 @@ def _pieces(assembly: Assembly, pooling: str) -> Iterator[_Rows]:
                     for i in (place[m.track_id] for m in members)
                 ]
             )
-            yield _Rows(
+            yield Rows(
                 unit.embeddings[pooling][rows], unit.start_sample[rows], unit.n_samples[rows]
             )
 
@@ -141,6 +153,8 @@ class _Writer:
 
         self.folder = folder
         self.files: dict[str, dict[str, Any]] = {}
+        self.beside: dict[str, dict[str, Any]] = {}  # outside the digests: the ledger
+        self.n_layers: dict[str, int] = {}  # of sharded arrays
         self.buffers: dict[str, Any] = {}
         self.memory = MemoryStore(self.buffers)
         self.made: set[Path] = set()
@@ -161,13 +175,15 @@ class _Writer:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.made.add(path.parent)
         write_durably(path, data, sync_parent=False)
-        if listed:
-            self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        n_layers = self.n_layers.get(name.partition("/c/")[0], 0)
+        (self.files if listed else self.beside)[name] = listing_entry(data, n_layers)
 
     def create(self, name: str, shape: Sequence[int], dtype: str, **layout: Any) -> Any:
         import zarr
         from zarr.codecs import BytesCodec, Crc32cCodec
 
+        if "shards" in layout:
+            self.n_layers[name] = shape[1]
         return zarr.create_array(
             self.memory,
             name=name,
@@ -286,11 +302,18 @@ def _fill(folder: Path, assembly: Assembly) -> None:
         if not name.startswith("tracks/message"):  # sentences name paths of one machine
             digest.update(f"{name}\0".encode() + typed.tobytes())
         writer.small(name, typed, dtype)
+    if assembly.expected_digest not in ("", digest.hexdigest()):
+        raise StoreCorruptError(
+            f"the values to be stored have content digest {digest.hexdigest()}, "
+            f"expected {assembly.expected_digest}",
+            hint="nothing is published; their source is damaged or not what it says",
+        )
     attributes = _attributes(assembly, n_segments, digest.hexdigest())
     group = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
     writer.write("zarr.json", canonical_json(group).encode())
-    writer.write("ledger/extract.json", canonical_json(assembly.ledger).encode(), listed=False)
-    listing = canonical_json({"files": writer.files})
+    ledger = assembly.ledger() if callable(assembly.ledger) else assembly.ledger
+    writer.write("ledger/extract.json", canonical_json(ledger).encode(), listed=False)
+    listing = canonical_json({"files": writer.files, "ledger": writer.beside})
     writer.write("files.json", listing.encode(), listed=False)
     complete = canonical_json({"files_sha256": sha256_text(listing), "format": FORMAT})
     writer.write("COMPLETE", complete.encode(), listed=False)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 __all__ = [
+    "ASIDE_SUFFIX",
     "TEMPORARY_SUFFIX",
     "appearing_durably",
     "make_folders",
@@ -30,12 +31,15 @@ __all__ = [
     "observed",
     "publish_folder",
     "remove_tree",
+    "rename_folder",
+    "swap_folders",
     "sync_folder",
     "touch",
     "unique_suffix",
     "write_durably",
 ]
 
+ASIDE_SUFFIX = ".aside"
 TEMPORARY_SUFFIX = ".tmp"
 Observer = Callable[[str, Path, bytes | None], bytes | None]
 _observer: Observer | None = None
@@ -182,6 +186,49 @@ def publish_folder(private: Path, final: Path) -> bool:
         raise
     sync_folder(final.parent)
     return True
+
+
+def rename_folder(old: Path, new: Path) -> None:
+    """Give a folder another name, durably; what has that name must be empty.
+
+    Raises
+    ------
+    OSError
+        As the system says it.
+    """
+    step("rename-folder", new)
+    old.rename(new)
+    sync_folder(new.parent)
+    if old.parent != new.parent:
+        sync_folder(old.parent)
+
+
+def swap_folders(new: Path, old: Path) -> None:
+    """Put ``new`` into the place of ``old``, and ``old`` into that of ``new``.
+
+    One step where the system can exchange names (Linux, most file systems); else
+    there is a moment without ``old``, and a kill in it leaves ``NEW.aside``.
+    """
+    step("exchange", old)
+    if not _exchange(new, old):
+        aside = new.with_name(f"{new.name}{ASIDE_SUFFIX}")
+        rename_folder(old, aside)
+        rename_folder(new, old)
+        rename_folder(aside, new)
+    for folder in {old.parent, new.parent}:
+        sync_folder(folder)
+
+
+def _exchange(left: Path, right: Path) -> bool:
+    """Exchange two names by renameat2(2); False where that is not to be had."""
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(left), here, os.fsencode(right), exchange) == 0)
 
 
 def touch(path: Path) -> None:

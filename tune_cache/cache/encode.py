@@ -4,20 +4,24 @@ Conventions
 -----------
 Rows stand in the order of tracks, then of segments. Segments of one length are
 batched across the tracks of a unit, so nothing is padded but what
-``--tail pad`` asks for. A track that fails has a reason and no rows.
+``--tail pad`` asks for. A track that fails has a reason and no rows. Segments
+are read from their track as their batch comes up; ``full`` needs the whole
+track in memory, 346 MB an hour at 24 kHz, whatever the encoder needs on top.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tune_cache.audio import DecodedAudio
+from tune_cache.audio import DecodedAudio, SpooledSamples
+from tune_cache.cache.batching import batch_size_for
 from tune_cache.cache.journal import JournalUnit, TrackOutcome, UnitLedger, check_rows
 from tune_cache.cache.plan import PlannedTrack
 from tune_cache.encoders.base import Encoder
@@ -27,9 +31,16 @@ from tune_cache.specs import StoreSpec
 
 __all__ = ["Batcher", "encode_unit"]
 
-# seconds of audio in a batch where nothing else is said: large enough to keep a
-# GPU busy, small enough for a laptop
-BATCH_SECONDS = 40.0
+# what the libraries below torch say where it is no OutOfMemoryError of its own
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+)
 
 
 @dataclass(slots=True)
@@ -41,18 +52,36 @@ class Batcher:
     encoder
         What to run.
     batch_size
-        Items at a time; 0 takes about :data:`BATCH_SECONDS` of audio.
+        Items at a time, at most; 0 leaves it to :mod:`tune_cache.cache.batching`.
+
+    Attributes
+    ----------
+    n_backoffs
+        Batches that did not fit and were halved.
+    seconds, first_seconds
+        Spent in ``embed``, which returns when its numbers are on the host: by all
+        batches, and by the first one, warm-up and work together.
     """
 
     encoder: Encoder
     batch_size: int = 0
     n_backoffs: int = 0
     seconds: float = 0.0
+    first_seconds: float = 0.0
     _limit_samples: int = 0  # found by running out of memory; 0 while nothing did
+    _sizes: dict[int, int] = field(default_factory=dict)  # free memory is looked at once a length
 
     def size_for(self, n_samples: int) -> int:
-        """Items of ``n_samples`` samples in one batch."""
-        size = self.batch_size or int(BATCH_SECONDS * self.encoder.sample_rate / n_samples)
+        """Items of ``n_samples`` samples in one batch.
+
+        Raises
+        ------
+        EncoderError
+            If one alone needs more memory than allowed.
+        """
+        if n_samples not in self._sizes:
+            self._sizes[n_samples] = batch_size_for(self.encoder, n_samples, self.batch_size)
+        size = self._sizes[n_samples]
         if self._limit_samples:
             size = min(size, self._limit_samples // n_samples)
         return max(1, size)
@@ -69,7 +98,8 @@ class Batcher:
         start = 0
         while start < len(waveforms):
             n_samples = len(waveforms[0])
-            batch = np.stack(waveforms[start : start + self.size_for(n_samples)])
+            batch = _stacked(waveforms[start : start + self.size_for(n_samples)])
+            failed = False
             began = time.perf_counter()
             try:
                 parts.append(self.encoder.embed(batch))
@@ -84,18 +114,36 @@ class Batcher:
                     ) from error
                 self._limit_samples = len(batch) // 2 * n_samples
                 self.n_backoffs += 1
-                continue
+                failed = True
             finally:
                 self.seconds += time.perf_counter() - began
+            if failed:  # only now are the frames of the error gone, and their tensors with them
+                _release_cached_memory()
+                continue
+            self.first_seconds = self.first_seconds or self.seconds
             start += len(batch)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _stacked(waveforms: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Make a batch of its own; a lone array that nobody shares is not copied."""
+    if len(waveforms) == 1 and waveforms[0].base is None:
+        return waveforms[0][None]
+    return np.stack(waveforms)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Recognise torch's out-of-memory errors without importing torch."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    on_cpu = "DefaultCPUAllocator: can't allocate memory" in str(error)
-    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or on_cpu
+    said = any(sign in str(error) for sign in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or said
+
+
+def _release_cached_memory() -> None:
+    """Give back what torch keeps of a GPU: cuBLAS, cuDNN and the driver take theirs beside it."""
+    torch = sys.modules.get("torch")  # never imported only for this
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def encode_unit(
@@ -120,7 +168,7 @@ def encode_unit(
     offsets = np.concatenate([[0], np.cumsum(n_rows)]).astype(np.int64)
     shape = (int(offsets[-1]), len(spec.layers), batcher.encoder.dim)
     rows = {name: np.empty(shape, np.float32) for name in spec.poolings}
-    n_backoffs, seconds = batcher.n_backoffs, batcher.seconds
+    n_backoffs, seconds, first = batcher.n_backoffs, batcher.seconds, batcher.first_seconds
     n_fallbacks = getattr(batcher.encoder, "n_recomputed", 0)  # of fp16, in fp32
     by_length: dict[int, list[tuple[int, int, Segment]]] = {}
     for track, grid in enumerate(grids):
@@ -153,6 +201,7 @@ def encode_unit(
         rows,
         UnitLedger(
             encode_seconds=batcher.seconds - seconds,
+            first_batch_seconds=batcher.first_seconds - first,
             audio_seconds=sum(segment.n_samples for grid in grids for segment in grid)
             / spec.segments.sample_rate_hz,
             n_segments=shape[0],
@@ -163,11 +212,10 @@ def encode_unit(
     )
 
 
-def _samples(decoded: DecodedAudio | AudioError) -> npt.NDArray[np.float32]:
+def _samples(decoded: DecodedAudio | AudioError) -> npt.NDArray[np.float32] | SpooledSamples:
     if isinstance(decoded, AudioError):
         raise decoded
-    samples: npt.NDArray[np.float32] = decoded.samples
-    return samples
+    return decoded.samples
 
 
 def _cut_all(

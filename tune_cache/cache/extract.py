@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tune_cache.cache.assemble import Assembly, assemble
-from tune_cache.cache.disk import make_folders, make_private_folder, remove_tree
+from tune_cache.cache.disk import make_folders, make_private_folder, remove_tree, touch
 from tune_cache.cache.find import copy_sources
 from tune_cache.cache.journal import JournalUnit, TrackOutcome, read_unit, unit_path
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.ledger import machine_facts, summarise
+from tune_cache.cache.listing import remedy
 from tune_cache.cache.locks import Claims
+from tune_cache.cache.notes import write_note
 from tune_cache.cache.plan import PlannedTrack, make_plan
+from tune_cache.cache.preflight import check_room
 from tune_cache.cache.store import Store, open_store
 from tune_cache.cache.work import (
     Circumstances,
@@ -40,7 +43,14 @@ from tune_cache.encoders.base import Encoder, EncoderInfo
 from tune_cache.errors import AudioError, StoreCorruptError, StoreMismatchError
 from tune_cache.specs import StoreSpec, collection_digest, differing_fields
 
-__all__ = ["Circumstances", "ExtractOutcome", "Progress", "extract_stores"]
+__all__ = [
+    "Circumstances",
+    "ExtractOutcome",
+    "Progress",
+    "extract_stores",
+    "gather",
+    "make_work_folder",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +122,8 @@ def extract_stores(
     ------
     StoreCorruptError
         If a store that should serve is damaged.
+    StoreError
+        If the disk has no room for what will be written.
     EncoderError
         If the encoder cannot be loaded or fails on a batch of one.
     """
@@ -166,6 +178,7 @@ def _extract(
             final = layout.store_path(spec, collection)
             if final.exists():
                 outcomes[spec] = _finished(_expected(final, spec, collection), hit=True)
+                touch(layout.lock_path(final))  # in use: `tune cache prune` spares it
                 _sweep(layout, final)
                 continue
             make_folders(final.parent)
@@ -174,8 +187,10 @@ def _extract(
             job = Job(
                 spec=spec, final=final, work=layout.work_path(final), claims=claims, copies=copies
             )
-            _make_work_folder(job.work)
+            make_work_folder(job.work)
+            write_note(job, plan, collection, run.options.dataset)
             jobs.append(job)
+        check_room(jobs, plan, dim=info.dim)
         if jobs:
             encode_all(plan, jobs, run)
         for number, job in enumerate(jobs):
@@ -192,7 +207,7 @@ def _expected(final: Path, spec: StoreSpec, collection: str) -> Store:
         raise StoreMismatchError(
             f"{str(final)!r} holds another store than its name says"
             + "".join(f"; {name}: expected {a!r}, found {b!r}" for name, a, b in fields[:4]),
-            hint="move it away and run the same command again",
+            hint=remedy(final),
         )
     return store
 
@@ -212,7 +227,8 @@ def _remove_remains(final: Path, work: Path) -> None:
         remove_tree(orphan)
 
 
-def _make_work_folder(work: Path) -> None:
+def make_work_folder(work: Path) -> None:
+    """Create the journal's folder, if it is not there."""
     for folder in (work, work / "units"):
         with contextlib.suppress(FileExistsError):
             make_private_folder(folder)
@@ -248,7 +264,7 @@ def _finish(
         )
     with job.claims.assembling():
         if not job.final.exists():
-            assembly = _assembly(job, plan, collection, info, options)
+            assembly = gather(job, plan, collection, info, options)
             if not any(outcome.n_rows for outcome in assembly.outcomes):
                 first = next(iter(assembly.outcomes), None)
                 raise AudioError(
@@ -263,10 +279,11 @@ def _finish(
     return _finished(store, hit=False, n_encoded=job.n_encoded, n_copied=len(job.copies))
 
 
-def _assembly(
+def gather(
     job: Job, plan: Sequence[Unit], collection: str, info: EncoderInfo, options: Circumstances
 ) -> Assembly:
     """Gather every track's outcome from units, copies and unreadable files."""
+    began = time.perf_counter()
 
     def load_unit(index: int) -> JournalUnit:
         unit = read_unit(job.work, index, job.spec)
@@ -310,7 +327,11 @@ def _assembly(
         "encoder_note": info.note,
         "provenance": machine_facts(),
     }
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def ledger() -> dict[str, Any]:
+        spent = job.owed_write_seconds + time.perf_counter() - began
+        return summarise(costs, n_copied=len(job.copies), write_seconds=spent)
+
     return Assembly(
         spec=job.spec,
         dim=info.dim,
@@ -320,5 +341,5 @@ def _assembly(
         copy_from=job.copies,
         load_unit=load_unit,
         facts=facts,
-        ledger=summarise(costs, n_copied=len(job.copies), peak_rss_bytes=rss),
+        ledger=ledger,
     )

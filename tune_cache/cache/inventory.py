@@ -201,6 +201,36 @@ class Inventory:
                 yield path, result
         self._remember(fresh)
 
+    def remembered(self, paths: Iterable[Path]) -> dict[Path, AudioFile]:
+        """What is known of files whose stamp is as it was; none is opened."""
+        paths = list(paths)
+        rows = self._remembered(paths)
+        found = {}
+        for path in paths:
+            stamp, sha256, seconds = rows.get(os.fsencode(path), ("", "", 0.0))
+            if stamp and stamp == stamp_of(path):
+                n_bytes = int(stamp.partition(":")[0])
+                found[path] = AudioFile(
+                    sha256=sha256, n_bytes=n_bytes, seconds=seconds, stamp=stamp
+                )
+        return found
+
+    def holding(self, sha256s: Iterable[str]) -> dict[str, tuple[Path, AudioFile]]:
+        """Find files that hold some audio, among all that were ever looked at.
+
+        Each is read again unless its stamp is as it was, so what is found is so now.
+        """
+        wanted = set(sha256s)
+        places: list[Path] = []
+        with contextlib.suppress(sqlite3.DatabaseError):
+            rows = self._connection.execute("SELECT path, sha256 FROM audio ORDER BY path")
+            places = [Path(os.fsdecode(path)) for path, sha256 in rows if sha256 in wanted]
+        found: dict[str, tuple[Path, AudioFile]] = {}
+        for path, file in self.files(places):
+            if isinstance(file, AudioFile) and file.sha256 in wanted:
+                found.setdefault(file.sha256, (path, file))
+        return found
+
     def _remembered(self, paths: list[Path]) -> Mapping[bytes, tuple[str, str, float]]:
         rows: dict[bytes, tuple[str, str, float]] = {}
         with contextlib.suppress(sqlite3.DatabaseError):  # what cannot be read is hashed again

@@ -62,15 +62,61 @@ class TrackOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitLedger:
-    """What a unit cost; outside every hash of identity."""
+    """What a unit cost; outside every hash of identity.
 
-    encode_seconds: float = 0.0
+    Seconds are wall-clock. What is spent once for several lengths (decoding,
+    waiting, loading) is divided equally among them. What is known only after a
+    unit is on disk (writing it), or comes before the first (loading), is carried
+    by the next unit of the same run. Work that a kill undid is in no figure.
+
+    Parameters
+    ----------
+    load_seconds
+        Loading the encoder.
+    wait_seconds
+        The encoder waited for decoders.
+    encode_seconds, first_batch_seconds
+        In the encoder; and of these in the first batch of a run, which is
+        warm-up and work in one.
+    write_seconds
+        Committing units.
+    decode_seconds
+        In decoders, which run beside the encoder: summed over the files that
+        could be decoded, each by its own clock.
+    audio_seconds
+        In segments: an overlap counts as often as it was encoded, padding never.
+    peak_vram_allocated_bytes, peak_vram_reserved_bytes
+        Highest on the GPU while this unit was encoded: in tensors, and held by
+        torch's allocator, which keeps what earlier batches needed. 0 without CUDA.
+    peak_rss_bytes, peak_decoder_rss_bytes
+        Highest resident memory since its start of this process, and of the
+        largest decoder. 0 where it is not known.
+    device
+        That encoded, as ``cuda: NAME`` or ``cpu``.
+    n_threads
+        That torch may use; 0 without it.
+    n_lengths
+        Segment lengths made together in one process, which share its memory.
+    """
+
+    load_seconds: float = 0.0
     wait_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    first_batch_seconds: float = 0.0
+    write_seconds: float = 0.0
+    decode_seconds: float = 0.0
     audio_seconds: float = 0.0
     n_segments: int = 0
     batch_size: int = 0
     n_backoffs: int = 0
     n_fallbacks: int = 0
+    peak_vram_allocated_bytes: int = 0
+    peak_vram_reserved_bytes: int = 0
+    peak_rss_bytes: int = 0
+    peak_decoder_rss_bytes: int = 0
+    device: str = ""
+    n_threads: int = 0
+    n_lengths: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

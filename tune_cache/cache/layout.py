@@ -17,7 +17,7 @@ from tune_cache.cache.disk import make_folders
 from tune_cache.errors import UsageError
 from tune_cache.specs import StoreSpec
 
-__all__ = ["Layout", "lock_path", "resolve_cache_dir"]
+__all__ = ["Layout", "lock_path", "repair_root", "resolve_cache_dir"]
 
 STORE_SUFFIX = ".zarr"
 
@@ -25,6 +25,11 @@ STORE_SUFFIX = ".zarr"
 def lock_path(store: Path) -> Path:
     """Lock file of a store, wherever it lies."""
     return store.with_name(f".{store.name}.lock")
+
+
+def repair_root(store: Path) -> Path:
+    """Folder in which the replacement of a damaged store is made, a small cache of its own."""
+    return store.with_name(f".{store.name}.repair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,11 @@ class Layout:
         return self.v1 / "results.sqlite"
 
     @property
+    def comparisons(self) -> Path:
+        """Comparisons of results, one file each; losing them costs time only."""
+        return self.v1 / "comparisons"
+
+    @property
     def datasets(self) -> Path:
         """Datasets that the tool renders itself (the demo)."""
         return self.v1 / "datasets"
@@ -81,6 +91,14 @@ class Layout:
             for path in self.v1.glob(f"*/*{STORE_SUFFIX}")
             if not path.name.startswith(".") and path.is_dir()
         )
+
+    def stores_in_repair(self) -> list[Path]:
+        """Stores whose replacement is being made, or was when its making was interrupted."""
+        marker = repair_root(Path("*"))
+        return [
+            path.with_name(path.name.removeprefix(".").removesuffix(marker.suffix))
+            for path in sorted(self.v1.glob(f"*/{marker.name}"))
+        ]
 
     def prepare(self) -> None:
         """Create the root.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
 
@@ -88,6 +88,17 @@ class Ragged:
             values=self.values[:, position], offsets=self.offsets, n_samples=self.n_samples
         )
 
+    @property
+    def iloc(self) -> Self:
+        """What scikit-learn selects by; with it, folds of a search keep ``n_samples``."""
+        return self
+
+    def take(self, tracks: Sequence[int] | Array, axis: int = 0) -> Ragged:
+        """Select tracks by their positions, as scikit-learn asks for them."""
+        if axis != 0:
+            raise ValueError(f"axis is {axis!r}: only tracks can be taken")
+        return self[tracks]
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -105,7 +116,7 @@ class Ragged:
             start, stop, step = key.indices(len(self))
             if step == 1:
                 return self._between(start, max(start, stop))
-            return self._take(np.arange(start, stop, step))
+            return self._take(np.array(range(start, stop, step), dtype=np.int64))
         if isinstance(key, int | np.integer):
             track = range(len(self))[operator.index(key)]
             return self.values[self.offsets[track] : self.offsets[track + 1]]

@@ -2,9 +2,10 @@
 
 Conventions
 -----------
-A store that opens is complete: ``COMPLETE`` holds the digest of ``files.json``,
-which holds length and sha256 of every file. Opening compares lengths; reading
-checks checksums and refuses what is not finite; ``verify`` hashes everything.
+A store that opens is complete. Opening compares the length of every file with
+its list; reading compares checksums with that list and refuses what is not
+finite; ``verify`` hashes everything. While a :class:`Store` is referred to, its
+files are kept, and it never changes: see :mod:`tune_cache.cache.holds`.
 Rows of track t are ``offset[t]:offset[t+1]``, tracks in the order of their ids;
 a failed track has none.
 """
@@ -20,15 +21,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tune_cache.cache.disk import touch
 from tune_cache.cache.journal import TrackOutcome
+from tune_cache.cache.layout import lock_path
+from tune_cache.cache.listing import Files, corrupt, open_files, parse_object
 from tune_cache.cache.ragged import Ragged
 from tune_cache.cache.shards import read_rows, read_small
-from tune_cache.cache.verify import check_sizes, read_json
 from tune_cache.errors import (
     StoreCorruptError,
     StoreError,
     StoreMismatchError,
-    StoreNotFoundError,
     first_few,
     printable,
 )
@@ -55,18 +57,9 @@ def open_store(path: Path | str) -> Store:
         If it was written by a version that this one cannot read.
     """
     path = Path(path)
-    if path.is_dir() and path.name.endswith(".zarr") and not (path / "COMPLETE").exists():
-        raise StoreCorruptError(
-            f"store {str(path)!r} is not whole: it has no 'COMPLETE'",
-            hint="remove it and run `tune extract` again",
-            path=str(path / "COMPLETE"),
-        )
-    if not path.is_dir() or not (path / "COMPLETE").exists():
-        raise StoreNotFoundError(
-            f"no finished store at {str(path)!r}", hint="list what there is with `tune cache ls`"
-        )
-    check_sizes(path)
-    attributes = read_json(path / "zarr.json").get("attributes")
+    files = open_files(path)
+    group = parse_object(path / "zarr.json", files.read(path / "zarr.json"))
+    attributes = group.get("attributes")
     written = attributes.get("format") if isinstance(attributes, dict) else None
     if not isinstance(attributes, dict) or not isinstance(written, dict):
         raise StoreMismatchError(f"{str(path)!r} is a Zarr hierarchy, but no tune_cache store")
@@ -78,7 +71,7 @@ def open_store(path: Path | str) -> Store:
             hint="upgrade tune_cache",
         )
     try:
-        return Store(path, attributes)
+        return Store(path, attributes, files)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, StoreError):
             raise
@@ -96,10 +89,16 @@ class Store:
         Its folder.
     attributes
         Of its Zarr group.
+    files
+        What its files must be, and a hold on them.
     """
 
-    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
+    is_described = True  # every array's ``zarr.json`` is looked at
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any], files: Files) -> None:
         self.path = path
+        self.files = files
+        self._is_marked = False
         self.attrs = attributes
         self.spec = StoreSpec.from_json(attributes["spec"])
         if self.spec.key != attributes.get("spec_key"):
@@ -132,10 +131,14 @@ class Store:
         return str(self.attrs["content_digest"])
 
     def _small(self, name: str, dtype: str, *shape: int) -> npt.NDArray[Any]:
-        return read_small(self.path / name, dtype, shape)
+        path = self.path / name
+        return read_small(path, dtype, shape, files=self.files, is_described=self.is_described)
 
     def _texts(self, name: str) -> tuple[str, ...]:
         offsets = self._small(f"tracks/{name}_offset", "i8", self.n_tracks + 1)
+        if offsets[0] or (np.diff(offsets) < 0).any():
+            place = self.path / f"tracks/{name}_offset"
+            raise corrupt(place, f"array {f'tracks/{name}_offset'!r} of {self.name!r} is no order")
         data = self._small(f"tracks/{name}_utf8", "u1", int(offsets[-1])).tobytes()
         return tuple(
             data[a:b].decode("utf-8", "surrogatepass")
@@ -219,8 +222,10 @@ class Store:
         """What making it cost; empty where nothing was written."""
         path = self.path / "ledger" / "extract.json"
         try:
-            return read_json(path) if path.is_file() else {}
-        except StoreCorruptError as error:  # it is outside all digests: vectors do not depend on it
+            return parse_object(path, self.files.read(path))
+        except FileNotFoundError:
+            return {}
+        except (StoreCorruptError, OSError) as error:  # outside all digests: no vector needs it
             logger.warning("ledger of %s: %s", self.name, error)
             return {}
 
@@ -236,12 +241,18 @@ class Store:
             track_id=track_id,
             audio_sha256=self.audio_sha256[index],
             status=self.status[name],
-            message=self.messages[index],
+            message=self.messages[index].removeprefix(f"{self.status[name]}: "),
             n_samples=int(self.n_samples[index]),
             sample_rate_hz=int(self.sample_rate_hz[index]),
             n_rows=len(starts),
             covered_samples=int(covered),
         )
+
+    def mark_used(self) -> None:
+        """Remember that somebody needed this store: `tune cache prune` spares it for a while."""
+        if not self._is_marked:
+            self._is_marked = True
+            touch(lock_path(self.path))
 
     def layer_position(self, layer: int) -> int:
         """Find a layer on the stored layer axis.
@@ -312,6 +323,7 @@ class Store:
                 hint=f"extract again with --pool {pooling}",
             )
         rows, offsets = self.rows_of(track_ids)
+        self.mark_used()
         asked = self.layers if layers is None else layers
         values = read_rows(
             self.path / "embeddings" / pooling,
@@ -319,6 +331,8 @@ class Store:
             [self.layer_position(layer) for layer in asked],
             shape=(self.n_segments, len(self.layers), self.dim),
             dtype=self.spec.dtype,
+            files=self.files,
+            is_described=self.is_described,
         )
         return Ragged(
             values=values,

@@ -2,9 +2,11 @@
 
 Conventions
 -----------
-Units are claimed and decoded one ahead of the one being encoded. A unit that a
-rival holds is left to it and looked at again at the end. What a unit comes to
-depends on nothing that happens here.
+Units are claimed and decoded one ahead of the one being encoded, so two units
+of audio are held at most, 115 MB at 24 kHz; a track longer than a unit lies in a
+file without a name in the first journal's folder. A unit that a rival holds is
+left to it and looked at again at the end. What a unit comes to depends on
+nothing that happens here.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tune_cache.audio import DecodedAudio, DecodePool
+from tune_cache.cache.batching import longest_segment
 from tune_cache.cache.encode import Batcher, encode_unit
 from tune_cache.cache.inventory import stamp_of
 from tune_cache.cache.journal import read_unit, write_unit
+from tune_cache.cache.ledger import Meter
 from tune_cache.cache.locks import Claims
 from tune_cache.cache.plan import PlannedTrack, units_of_part
 from tune_cache.cache.store import Store
@@ -44,12 +48,19 @@ class Decoders(Protocol):
         ...
 
 
-OpenDecoders = Callable[[int, StoreSpec], contextlib.AbstractContextManager[Decoders]]
+# number of workers, what to decode for, folder for tracks too long for memory
+OpenDecoders = Callable[[int, StoreSpec, Path], contextlib.AbstractContextManager[Decoders]]
 
 
-def open_pool(n_workers: int, spec: StoreSpec) -> contextlib.AbstractContextManager[Decoders]:
+def open_pool(
+    n_workers: int, spec: StoreSpec, spool: Path
+) -> contextlib.AbstractContextManager[Decoders]:
+    """Start the decoders that a user gets."""
     return DecodePool(
-        n_workers, sample_rate_hz=spec.segments.sample_rate_hz, channels=spec.channels
+        n_workers,
+        sample_rate_hz=spec.segments.sample_rate_hz,
+        channels=spec.channels,
+        spool=spool,
     )
 
 
@@ -77,7 +88,7 @@ class Circumstances:
     Parameters
     ----------
     batch_size
-        0 chooses by audio length.
+        At most so many segments together; 0 leaves it to length and memory.
     workers
         Processes that decode; 0 takes one a core.
     part
@@ -104,7 +115,13 @@ class Run:
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """One store in the making."""
+    """One store in the making.
+
+    Attributes
+    ----------
+    owed_load_seconds, owed_write_seconds
+        Spent by this run for this store and in no unit yet.
+    """
 
     spec: StoreSpec
     final: Path
@@ -114,6 +131,8 @@ class Job:
     done: set[int] = field(default_factory=set)
     n_encoded: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    owed_load_seconds: float = 0.0
+    owed_write_seconds: float = 0.0
 
     def needs(self, unit: Unit) -> Unit:
         """Tracks of a unit that must be encoded: readable, and nowhere to copy from."""
@@ -141,22 +160,29 @@ def encode_all(plan: Sequence[Unit], jobs: Sequence[Job], run: Run) -> None:
     seconds = {k: sum(track.seconds for track in plan[k]) for k in pending}
     total = sum(seconds.values())
     run.report(Progress(stage="encode", done=0.0, total=total))
+    began = time.perf_counter()
     encoder = run.load()
     if any(encoder.spec() != job.spec.encoder for job in jobs):
         raise EncoderError(
             f"encoder {encoder.name!r} is not the one that was described: its weights changed",
             hint="run the same command again",
         )
+    at_work = [job for job in jobs if not all(job.is_done(k, plan[k]) for k in pending)]
+    for job in at_work:
+        job.owed_load_seconds = (time.perf_counter() - began) / len(at_work)
     batcher = Batcher(encoder, run.options.batch_size)
+    for job in at_work:  # a budget that is too small is refused before anything is decoded
+        wanted = [track.seconds for k in pending for track in job.needs(plan[k])]
+        batcher.size_for(longest_segment(wanted, job.spec.segments))
     done = 0.0
     n_workers = run.options.workers or os.cpu_count() or 1
-    with run.open_decoders(n_workers, jobs[0].spec) as pool:
+    with run.open_decoders(n_workers, jobs[0].spec, jobs[0].work) as pool:
         while pending:
             held_elsewhere: list[int] = []
-            for k, mine, decoded, waited in _decoded_units(pending, plan, jobs, pool):
+            for k, mine, decoded in _decoded_units(pending, plan, jobs, pool):
                 if mine:
-                    _encode_one(k, plan[k], mine, decoded, waited, batcher)
-                    decoded.clear()  # three units of audio would be held otherwise
+                    _encode_one(k, plan[k], mine, decoded, batcher, len(at_work))
+                    decoded.tracks.clear()  # three units of audio would be held otherwise
                 if not all(job.is_done(k, plan[k]) for job in jobs):
                     held_elsewhere.append(k)
                     continue
@@ -174,17 +200,34 @@ def encode_all(plan: Sequence[Unit], jobs: Sequence[Job], run: Run) -> None:
 Waiting = tuple[int, list[Job], Unit, list["Future[DecodedAudio]"]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decoded:
+    """A unit's tracks by id, and what having them took."""
+
+    tracks: dict[str, DecodedAudio | AudioError] = field(default_factory=dict)
+    waited_seconds: float = 0.0
+
+    def cost(self, n_jobs: int) -> dict[str, Any]:
+        """Figures for the ledger, an equal share for each job."""
+        done = [track for track in self.tracks.values() if isinstance(track, DecodedAudio)]
+        return {
+            "wait_seconds": self.waited_seconds / n_jobs,
+            "decode_seconds": sum(track.seconds for track in done) / n_jobs,
+            "peak_decoder_rss_bytes": max((track.peak_rss_bytes for track in done), default=0),
+        }
+
+
 def _decoded_units(
     pending: Sequence[int], plan: Sequence[Unit], jobs: Sequence[Job], pool: Decoders
-) -> Iterator[tuple[int, list[Job], dict[str, DecodedAudio | AudioError], float]]:
+) -> Iterator[tuple[int, list[Job], _Decoded]]:
     """Claim units one ahead and decode them; an empty list of jobs says that a rival has it."""
     ahead: deque[Waiting] = deque()
 
-    def result() -> tuple[int, list[Job], dict[str, DecodedAudio | AudioError], float]:
+    def result() -> tuple[int, list[Job], _Decoded]:
         k, mine, unit, futures = ahead.popleft()
         began = time.perf_counter()
-        decoded = {t.track_id: _result(f, t) for t, f in zip(unit, futures, strict=True)}
-        return k, mine, decoded, time.perf_counter() - began
+        tracks = {t.track_id: _result(f, t) for t, f in zip(unit, futures, strict=True)}
+        return k, mine, _Decoded(tracks=tracks, waited_seconds=time.perf_counter() - began)
 
     for k in pending:
         mine = [job for job in jobs if not job.is_done(k, plan[k]) and job.claims.take(k)]
@@ -193,7 +236,7 @@ def _decoded_units(
                 job.claims.drop(k)
                 mine.remove(job)
         if not mine:
-            yield k, [], {}, 0.0
+            yield k, [], _Decoded()
             continue
         needed = {t.track_id for job in mine for t in job.needs(plan[k])}
         unit = tuple(t for t in plan[k] if t.track_id in needed)
@@ -230,17 +273,28 @@ def _encode_one(
     k: int,
     unit: Unit,
     jobs: Sequence[Job],
-    decoded: dict[str, DecodedAudio | AudioError],
-    waited: float,
+    decoded: _Decoded,
     batcher: Batcher,
+    n_lengths: int,
 ) -> None:
     """Encode one unit for every job that claimed it, and commit it."""
+    meter = Meter(batcher.encoder)
     for job in jobs:
         wanted = job.needs(unit)
-        result = encode_unit(wanted, [decoded[t.track_id] for t in wanted], job.spec, batcher)
-        cost = dataclasses.replace(result.ledger, wait_seconds=waited)
-        waited = 0.0  # charged once
+        meter.begin()
+        tracks = [decoded.tracks[track.track_id] for track in wanted]
+        result = encode_unit(wanted, tracks, job.spec, batcher)
+        cost = dataclasses.replace(
+            result.ledger,
+            **decoded.cost(len(jobs)),
+            **meter.read(),
+            load_seconds=job.owed_load_seconds,
+            write_seconds=job.owed_write_seconds,
+            n_lengths=n_lengths,
+        )
+        began = time.perf_counter()
         write_unit(job.work, k, job.spec, dataclasses.replace(result, ledger=cost))
+        job.owed_load_seconds, job.owed_write_seconds = 0.0, time.perf_counter() - began
         job.done.add(k)
         job.n_encoded += sum(outcome.status == "ok" for outcome in result.outcomes)
         job.failed |= {o.track_id: o.message for o in result.outcomes if o.status != "ok"}

@@ -1,0 +1,1 @@
+"""Stores as single files for others, and vectors of others as stores."""

@@ -1,0 +1,258 @@
+"""The files that a store has, as it lists them, and what to do where they differ.
+
+Conventions
+-----------
+``COMPLETE`` vouches for ``files.json``, which holds length and sha256 of every
+file, and the crc32c of every chunk of a shard. Lengths are compared whenever a
+store is opened, the rest when a byte is read. Hashes are integrity, not
+authenticity: whoever can write the store can write the hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tune_cache.cache.holds import Hold, hold_store, nothing_at
+from tune_cache.errors import StoreCorruptError, printable
+
+__all__ = [
+    "Files",
+    "Listed",
+    "corrupt",
+    "open_files",
+    "parse_listing",
+    "parse_object",
+    "problem_of",
+    "remedy",
+]
+
+LARGEST_JSON_BYTES = 64 << 20  # some 100,000 shards
+STORE_SUFFIX = ".zarr"
+
+
+def remedy(path: Path) -> str:
+    """Say which commands look into and mend the store that a file belongs to.
+
+    Examples
+    --------
+    >>> print(remedy(Path("/c/v1/mel/seg10-a-b.zarr/tracks/offset/c/0")))
+    see what is hit: tune cache verify /c/v1/mel/seg10-a-b.zarr
+    mend it: tune cache repair /c/v1/mel/seg10-a-b.zarr
+    """
+    inside = (path, *path.parents)
+    store = next((folder for folder in inside if folder.suffix == STORE_SUFFIX), path)
+    name = shlex.quote(printable(store))
+    return f"see what is hit: tune cache verify {name}\nmend it: tune cache repair {name}"
+
+
+def corrupt(path: Path, what: str) -> StoreCorruptError:
+    """Make the error of a damaged file."""
+    return StoreCorruptError(what, hint=remedy(path), path=str(path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What ``files.json`` says of a file.
+
+    Parameters
+    ----------
+    crc32c
+        Of each chunk of a shard in the order of its index, 8 digits each; empty
+        for other files and in stores written before it was listed.
+    """
+
+    n_bytes: int
+    sha256: str
+    crc32c: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """The files of a store: a hold to read them through, and what they must be.
+
+    Parameters
+    ----------
+    hold
+        Keeps the folder.
+    listed
+        Name to entry, of every file whose content matters to a vector.
+    ledger
+        The same of files beside them, not looked at when a store is opened.
+    """
+
+    hold: Hold
+    listed: Mapping[str, Listed] = field(default_factory=dict)
+    ledger: Mapping[str, Listed] = field(default_factory=dict)
+
+    def name(self, path: Path) -> str:
+        """Name of a file inside the store."""
+        return path.relative_to(self.hold.path).as_posix()
+
+    def open(self, path: Path) -> int:
+        """Open a file; the store may have been renamed since."""
+        return self.hold.open(self.name(path))
+
+    def crc32c(self, path: Path) -> str:
+        """The checksums of a shard's chunks, empty where none are listed."""
+        entry = self.listed.get(self.name(path))
+        return entry.crc32c if entry else ""
+
+    def read(self, path: Path) -> bytes:
+        """Read a small file whole and compare it with its entry.
+
+        Raises
+        ------
+        StoreCorruptError
+            If it is not what is listed.
+        OSError
+            If it cannot be read.
+        """
+        name = self.name(path)
+        entry = self.listed.get(name) or self.ledger.get(name)
+        data = self.hold.read(name, entry.n_bytes if entry else LARGEST_JSON_BYTES)
+        if entry and hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise corrupt(
+                path,
+                f"file {name!r} of store {str(self.hold.path)!r} is not the one that was written",
+            )
+        return data
+
+
+def open_files(path: Path) -> Files:
+    """Hold a store and compare the length of every file with its list.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store.
+    StoreCorruptError
+        If a file is missing, linked, or of another length than listed.
+    """
+    hold = hold_store(path)
+    if not (path / "COMPLETE").exists():
+        if path.suffix != STORE_SUFFIX:
+            raise nothing_at(path)
+        raise corrupt(path / "COMPLETE", f"store {str(path)!r} is not whole: it has no 'COMPLETE'")
+    files = read_listing(hold)
+    for name, problem in differing_sizes(files).items():
+        raise corrupt(path / name, f"file {name!r} of store {str(path)!r} {problem}")
+    try:
+        files.read(path / "zarr.json")
+    except OSError as error:
+        raise corrupt(
+            path / "zarr.json", f"file 'zarr.json' of store {str(path)!r} cannot be read: {error}"
+        ) from error
+    return files
+
+
+def read_listing(hold: Hold) -> Files:
+    """Read ``files.json``, which ``COMPLETE`` vouches for.
+
+    Raises
+    ------
+    StoreCorruptError
+        If either is not as written, or a name leads outside the store.
+    """
+    path = hold.path
+    complete = parse_object(path / "COMPLETE", _bytes_of(hold, "COMPLETE"))
+    data = _bytes_of(hold, "files.json")
+    listing = path / "files.json"
+    if hashlib.sha256(data).hexdigest() != complete.get("files_sha256"):
+        raise corrupt(
+            listing,
+            f"'files.json' of store {str(path)!r} is not the one that COMPLETE vouches for",
+        )
+    return Files(hold=hold, **parse_listing(listing, data))
+
+
+def parse_listing(path: Path, data: bytes) -> dict[str, dict[str, Listed]]:
+    """Read the text of ``files.json``: fields of :class:`Files`."""
+    value = parse_object(path, data)
+    try:
+        sections = {
+            section: {str(name): _entry(entry) for name, entry in entries.items()}
+            for section, entries in (
+                ("listed", value["files"]),
+                ("ledger", value.get("ledger", {})),
+            )
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise corrupt(
+            path, f"'files.json' of store {str(path.parent)!r} cannot be read: {error}"
+        ) from error
+    for name in (name for section in sections.values() for name in section):
+        if name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name or not name:
+            raise corrupt(path, f"'files.json' names {printable(name)!r}, outside its store")
+    return sections
+
+
+def _entry(value: Mapping[str, Any]) -> Listed:
+    return Listed(
+        n_bytes=int(value["bytes"]),
+        sha256=str(value["sha256"]),
+        crc32c=str(value.get("crc32c", "")),
+    )
+
+
+def parse_object(path: Path, data: bytes) -> dict[str, Any]:
+    """Read a JSON object of a store."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise corrupt(
+            path, f"file {path.name!r} of store {str(path.parent)!r} cannot be read: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise corrupt(path, f"file {str(path)!r} holds no JSON object")
+    return value
+
+
+def _bytes_of(hold: Hold, name: str) -> bytes:
+    try:
+        return hold.read(name, LARGEST_JSON_BYTES)
+    except OSError as error:
+        raise corrupt(
+            hold.path / name,
+            f"file {name!r} of store {str(hold.path)!r} cannot be read: {error.strerror or error}",
+        ) from error
+
+
+def differing_sizes(files: Files) -> dict[str, str]:
+    """Name to what is wrong, for files that a look at the folder shows to differ."""
+    found: dict[str, str] = {}
+    folders = {str(parent) for name in files.listed for parent in PurePosixPath(name).parents}
+    for folder in sorted(folders - {"."}):
+        problem = problem_of(files.hold, folder, None)
+        if problem and problem != "is missing":  # its files are missing as well
+            found[folder] = problem
+    for name, entry in files.listed.items():
+        problem = problem_of(files.hold, name, entry.n_bytes)
+        if problem:
+            found[name] = problem
+    return found
+
+
+def problem_of(hold: Hold, name: str, n_bytes: int | None) -> str:
+    """What is wrong with a file, or with a folder if ``n_bytes`` is None."""
+    try:
+        status = hold.status(name)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror or error}"
+    if stat.S_ISLNK(status.st_mode):
+        return "is a link, which no store of ours has"
+    if n_bytes is None:
+        return "" if stat.S_ISDIR(status.st_mode) else "is no folder"
+    if not stat.S_ISREG(status.st_mode):
+        return f"is no regular file, expected one of {n_bytes} bytes"
+    if status.st_size != n_bytes:
+        return f"has {status.st_size} bytes, expected {n_bytes}"
+    return ""
