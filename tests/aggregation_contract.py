@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import estimator_checks_generator
 from stage_two_world import random_tracks
 
 from tune_cache.cache.ragged import Ragged
 from tune_cache.errors import TaskError, UsageError
 
-# skipped by scikit-learn itself unless SCIPY_ARRAY_API is set before scipy is imported
-NOT_RUN = {"check_array_api_input"}
-
 
 class AggregationContract:
     """Set ``make``, ``wrong`` parameters, and ``reference``, the obvious slow version.
 
-    ``reference(train, tracks)`` takes lists of (n_segments, dim) float64 arrays.
+    ``reference(train, tracks)`` takes lists of (n_segments, dim) float64 arrays; for
+    what weighs segments, ``n_samples`` of a segment are 1 + its place in its track.
+    Scikit-learn's own checks are in ``test_aggregation_checks.py``.
     """
 
     keeps_order = False
@@ -35,7 +35,9 @@ class AggregationContract:
 
     @pytest.fixture
     def tracks(self):
-        return random_tracks(np.random.default_rng(5), 12, dim=6, lengths=(1, 4))
+        found = random_tracks(np.random.default_rng(5), 12, dim=6, lengths=(1, 4))
+        place = np.arange(len(found.values)) - np.repeat(found.offsets[:-1], found.lengths)
+        return dataclasses.replace(found, n_samples=1 + place)
 
     def test_equals_the_obvious_slow_version(self, tracks):
         train, rest = tracks[:8], tracks[4:]
@@ -44,6 +46,7 @@ class AggregationContract:
         np.testing.assert_allclose(found, slow, rtol=1e-5, atol=1e-6)
 
     def test_ragged_list_and_cube_agree(self, tracks):
+        tracks = dataclasses.replace(tracks, n_samples=np.ones(len(tracks.values)))
         found = self.make().fit_transform(tracks)
         np.testing.assert_array_equal(self.make().fit_transform(list(tracks)), found)
         cube = np.random.default_rng(0).standard_normal((5, 3, 2))
@@ -59,7 +62,10 @@ class AggregationContract:
 
     def test_segment_order_matters_only_if_declared(self, tracks):
         fitted = self.make().fit(tracks)
-        reversed_tracks = [track[::-1] for track in tracks]
+        reversed_tracks = Ragged.from_tracks(
+            [track[::-1] for track in tracks],
+            np.concatenate([np.arange(n, 0, -1) for n in tracks.lengths]),
+        )
         same = np.allclose(fitted.transform(reversed_tracks), fitted.transform(tracks), atol=1e-5)
         assert same != self.keeps_order
 
@@ -85,12 +91,24 @@ class AggregationContract:
         assert not hasattr(copy, "n_features_in_")
         np.testing.assert_array_equal(copy.fit_transform(tracks), fitted.transform(tracks))
 
-    def test_works_in_a_pipeline_under_a_grid_search_over_a_list(self, tracks):
+    def test_works_in_a_pipeline_under_a_grid_search(self, tracks):
         y = np.arange(len(tracks)) % 2
         pipeline = make_pipeline(self.make(), LogisticRegression())
         for X in (list(tracks), tracks):
             search = GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0]}, cv=2)
             assert search.fit(X, y).predict(X).shape == (len(tracks),)
+
+    def test_cross_validation_equals_a_loop_over_folds(self, tracks):
+        """Folds are cut with everything that tracks have, the lengths of their segments too."""
+        y = np.arange(len(tracks)) % 3
+        pipeline = make_pipeline(self.make(), LogisticRegression())
+        folds = KFold(4)
+        found = cross_val_predict(pipeline, tracks, y, cv=folds)
+        for train, test in folds.split(y):
+            vectors = self.make().fit(tracks[train])
+            model = LogisticRegression().fit(vectors.transform(tracks[train]), y[train])
+            expected = model.predict(vectors.transform(tracks[test]))
+            np.testing.assert_array_equal(found[test], expected)
 
     def test_another_width_is_refused(self, tracks):
         with pytest.raises(TaskError, match="features"):
@@ -113,12 +131,6 @@ class AggregationContract:
     def test_tracks_of_different_width_are_refused(self):
         with pytest.raises(TaskError, match="differ in the width"):
             self.make().fit([np.ones((2, 3)), np.ones((2, 4))])
-
-    def test_scikit_learn_s_own_checks_pass(self):
-        """On plain matrices, which are tracks of one segment each; no exception is needed."""
-        for estimator, check in estimator_checks_generator(self.make()):
-            if check.func.__name__ not in NOT_RUN:
-                check(estimator)
 
     def test_parameters_are_checked_by_fit(self, tracks):
         with pytest.raises(UsageError, match="expected"):

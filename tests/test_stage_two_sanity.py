@@ -63,14 +63,15 @@ def test_shuffled_targets_are_not_predicted(aggregation, probe):
     assert np.mean(scores) <= 0.05
 
 
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+# a spread says nothing of the level that the signal is planted in
+@pytest.mark.parametrize("aggregation", [name for name in AGGREGATIONS if name != "std"])
 @pytest.mark.parametrize("probe", ["logistic", "knn"])
 def test_a_planted_signal_is_found(aggregation, probe):
     world = classes_world(np.random.default_rng(5), signal=(0,), strength=4)
     assert test_score(*world, aggregation=aggregation, probe=probe) > 0.75
 
 
-def test_a_signal_in_the_order_of_segments_is_found_by_concat_only():
+def test_a_signal_in_the_order_of_segments_is_found_only_where_positions_are_kept():
     """Both classes hold the same two segments; one class has them swapped."""
     rng = np.random.default_rng(6)
     labels = {
@@ -88,7 +89,8 @@ def test_a_signal_in_the_order_of_segments_is_found_by_concat_only():
     found = {
         name: test_score(data, features_of({0: layer}), aggregation=name) for name in AGGREGATIONS
     }
-    assert found.pop("concat") > 0.95
+    for name in ("concat", "first", "middle"):  # of two segments, one of them
+        assert found.pop(name) > 0.95, name
     assert all(abs(value - 0.5) < 3 * np.sqrt(0.25 / 100) for value in found.values()), found
 
 
@@ -132,7 +134,11 @@ def test_length_alone_predicts_nothing_unless_declared(aggregation):
     That is what these statistics are, and why ``sees_length`` and a flag say so.
     """
     r2 = length_score(aggregation)
-    assert r2 > 0.5 if make_aggregation(aggregation).sees_length else r2 <= 0.05
+    if aggregation in ("max", "min", "std", "mean+std"):
+        assert make_aggregation(aggregation).sees_length
+        assert r2 > 0.5
+    else:  # a median's spread shrinks with the number, but not its level: nothing for a line
+        assert r2 <= 0.05
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
@@ -153,13 +159,11 @@ def test_rescaling_after_padding_would_leak_length():
     assert test_score(data, features, aggregation="concat") <= 0.05
 
 
-def test_a_classifier_can_still_see_padding_and_a_flag_says_so():
-    """Short tracks sit at zero, long ones scatter: a threshold tells some of them apart.
-
-    Zeros have no spread, whatever the scaling; so this is told, not hidden.
-    """
+def test_a_classifier_sees_no_padding_and_a_flag_tells_how_much_there_is():
+    """Where zeros stood, 0.68 of the tracks were told apart by length alone."""
     task = Task(name="length", label="length", kind="multiclass")
-    assert 0.55 < length_score("concat", task) < 0.75
+    three_errors = 3 * np.sqrt(0.25 / (6 * 160))
+    assert abs(length_score("concat", task) - 0.5) < three_errors
     data, features = length_world(np.random.default_rng(0), task)
     (result,) = run_probe(features, data, aggregation="concat", n_resamples=20)
     assert any(flag.startswith("padded: 42% of the vectors") for flag in result.flags)

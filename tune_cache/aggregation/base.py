@@ -5,6 +5,7 @@ Conventions
 ``X`` is a :class:`~tune_cache.cache.ragged.Ragged`, a sequence of
 (n_segments, dim) arrays, one a track, or a 3-D array. A plain 2-D array is a
 set of tracks with one segment each, as scikit-learn means it, *not* one track.
+Only a ``Ragged`` knows how long its segments are; elsewhere all count alike.
 Output is (n_tracks, n_features): float64 if the input is, else float32, and
 sums are accumulated in that type, never in float16.
 """
@@ -58,15 +59,14 @@ class TrackAggregation(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn what there is to learn from training tracks; ``y`` is ignored."""
-        values, offsets = self._segments(X, reset=True)
-        self._learn(values, offsets)
+        self._learn(self._segments(X, reset=True))
         return self
 
     def transform(self, X: Any) -> Array:
         """Aggregate each track, in order, to shape (n_tracks, n_features)."""
         check_is_fitted(self)
-        values, offsets = self._segments(X, reset=False)
-        return self._aggregate(values, offsets, np.result_type(values.dtype, np.float32))
+        tracks = self._segments(X, reset=False)
+        return self._aggregate(tracks, np.result_type(tracks.values.dtype, np.float32))
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Name the output columns after the statistic, or position, and the input's."""
@@ -80,54 +80,62 @@ class TrackAggregation(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _learn(self, values: Array, offsets: Array) -> None:
+    def _learn(self, tracks: Ragged) -> None:
         """Fit to segments already checked; nothing by default."""
 
     @abstractmethod
-    def _aggregate(self, values: Array, offsets: Array, dtype: np.dtype[Any]) -> Array:
+    def _aggregate(self, tracks: Ragged, dtype: np.dtype[Any]) -> Array:
         """Compute the output from segments already checked."""
 
     @abstractmethod
     def _parts(self) -> Sequence[str]:
         """Name the blocks of ``dim`` columns that the output is made of."""
 
-    def _segments(self, X: Any, *, reset: bool) -> tuple[Array, Array]:
-        """Flatten to (n_segments, dim) and offsets, refusing what has no meaning."""
-        rows, offsets = _flatten(X)
+    def _segments(self, X: Any, *, reset: bool) -> Ragged:
+        """Bring to checked rows, refusing what has no meaning."""
+        rows, tracks = _flatten(X)
         floats = (np.float64, np.float32, np.float16)  # the first is for what is none of them
         try:
             values: Array = validate_data(self, rows, reset=reset, dtype=floats)
         except ValueError as error:
             raise TaskError(str(error)) from error
-        if offsets is None:
-            offsets = np.arange(len(values) + 1)
-        empty = np.flatnonzero(np.diff(offsets) == 0)
+        found = Ragged(
+            values=values,
+            offsets=np.arange(len(values) + 1) if tracks is None else tracks.offsets,
+            n_samples=np.ones(len(values)) if tracks is None else tracks.n_samples,
+        )
+        empty = np.flatnonzero(found.lengths == 0)
         if len(empty):
             raise TaskError(
-                f"{len(empty)} of {len(offsets) - 1} tracks have no segments:"
+                f"{len(empty)} of {len(found)} tracks have no segments:"
                 f" positions {first_few(empty.tolist())}",
                 hint="leave out tracks that failed; they have no vectors",
             )
-        return values, offsets
+        return found
 
 
-def _flatten(X: Any) -> tuple[Any, Array | None]:
-    """Rows of all tracks and offsets; no offsets for what scikit-learn calls a matrix."""
+def _flatten(X: Any) -> tuple[Any, Ragged | None]:
+    """Rows of all tracks, and the tracks; None for what scikit-learn calls a matrix."""
     if isinstance(X, Ragged):
         if X.values.ndim != 2:
             raise TaskError(
                 f"tracks have values of shape {X.values.shape}, expected (n_segments, dim)",
                 hint="pick a layer first: tracks.layer(position)",
             )
-        return X.values, X.offsets
+        return X.values, X
     if isinstance(X, np.ndarray) and X.ndim == 3:
         n_tracks, n_segments, dim = X.shape
-        return X.reshape(-1, dim), np.arange(n_tracks + 1) * n_segments
+        cube = Ragged(
+            values=X.reshape(-1, dim),
+            offsets=np.arange(n_tracks + 1) * n_segments,
+            n_samples=np.ones(n_tracks * n_segments),
+        )
+        return cube.values, cube
     if isinstance(X, list | tuple | np.ndarray) and len(X) and np.ndim(X[0]) == 2:
         widths = {np.shape(track)[1] if np.ndim(track) == 2 else None for track in X}
         if len(widths) > 1:
             found = first_few(sorted(widths, key=str))
             raise TaskError(f"tracks differ in the width of their vectors: {found}")
         tracks = Ragged.from_tracks(list(X))
-        return tracks.values, tracks.offsets
+        return tracks.values, tracks
     return X, None

@@ -2,28 +2,27 @@
 
 Conventions
 -----------
-Columns are segment-major: all of segment 0, all of segment 1, …; shorter
-tracks end in zeros. Order of the steps: statistics per dimension over the
-*observed* training segments, standardise, pad. Nothing is rescaled afterwards:
-a scaler over padded columns would divide late positions by a spread made of
-padding and turn track length into a large feature. As zero is the mean of
-standardised rows, padding shifts no column's expectation, and no linear
-function of them predicts length. It does remove spread: norms grow with
-length, so k-nearest neighbours see it, and a classifier's threshold can tell
-tracks that sit at zero from tracks that scatter around it.
+Columns are segment-major: all of segment 0, all of segment 1, …. Rows are
+standardised by the statistics of the *observed* training segments and never
+rescaled: a scaler over filled columns would divide late positions by a spread
+made of filling. How a track that is shorter than the longest is filled up, and
+what that costs, is told in :mod:`tune_cache.aggregation.filling`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
 from tune_cache.aggregation.base import Array, TrackAggregation
+from tune_cache.aggregation.filling import Continuation, Fill
 from tune_cache.errors import TaskError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tune_cache.cache.ragged import Ragged
 
 __all__ = ["Concat", "scale_of"]
 
@@ -31,7 +30,7 @@ MAX_BYTES = 2**31
 
 
 class Concat(TrackAggregation):
-    """Standardise segments, put them side by side, pad with zeros.
+    """Standardise segments, put them side by side, fill up what is absent.
 
     Costs n_tracks · max_segments · dim · itemsize bytes.
 
@@ -40,6 +39,10 @@ class Concat(TrackAggregation):
     max_segments
         Longer tracks are cut to their first ``max_segments``; None takes the
         longest training track. A cap that no track reaches is lowered to it.
+    fill
+        Absent segments: ``draw`` what the track's continuation could be, the
+        track's own ``mean``, or ``zero``. Nothing is filled, and all three are
+        one, where tracks have the same number of segments.
     max_bytes
         Refuse to make an array larger than this.
 
@@ -53,14 +56,17 @@ class Concat(TrackAggregation):
     Examples
     --------
     >>> tracks = [np.array([[1.0], [3.0]]), np.array([[1.0]])]
-    >>> Concat().fit([np.array([[1.0], [3.0]])]).transform(tracks).tolist()
-    [[-1.0, 1.0], [-1.0, 0.0]]
+    >>> Concat(fill="mean").fit(tracks[:1]).transform(tracks).tolist()
+    [[-1.0, 1.0], [-1.0, -1.0]]
     """
 
     standardised_output: ClassVar[bool] = True
 
-    def __init__(self, max_segments: int | None = None, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, max_segments: int | None = None, fill: Fill = "draw", max_bytes: int = MAX_BYTES
+    ) -> None:
         self.max_segments = max_segments
+        self.fill = fill
         self.max_bytes = max_bytes
 
     def n_truncated(self, lengths: Array) -> int:
@@ -69,24 +75,35 @@ class Concat(TrackAggregation):
     def share_padding(self, lengths: Array) -> float:
         return 1.0 - float(np.minimum(lengths, self.max_segments_).mean()) / self.max_segments_
 
-    def _learn(self, values: Array, offsets: Array) -> None:
+    def _learn(self, tracks: Ragged) -> None:
         if self.max_segments is not None and self.max_segments < 1:
             raise UsageError(f"max_segments is {self.max_segments!r}, expected 1 or more")
-        longest = int(np.diff(offsets).max())
+        if self.fill not in get_args(Fill):
+            raise UsageError(f"fill is {self.fill!r}, expected one of {', '.join(get_args(Fill))}")
+        longest = int(tracks.lengths.max())
         self.max_segments_ = min(longest, self.max_segments or longest)
-        self._refuse_to_swap(len(offsets) - 1, np.result_type(values.dtype, np.float32))
-        self.mean_ = values.mean(axis=0, dtype=np.float64)
-        self.scale_ = scale_of(values, self.mean_)
+        self._refuse_to_swap(len(tracks), np.result_type(tracks.values.dtype, np.float32))
+        self.mean_ = tracks.values.mean(axis=0, dtype=np.float64)
+        self.scale_ = scale_of(tracks.values, self.mean_)
+        self._continuation = None
+        if self.fill == "draw" and self.max_segments_ > 1:
+            self._continuation = Continuation.of(tracks, self.mean_, self.scale_)
 
-    def _aggregate(self, values: Array, offsets: Array, dtype: np.dtype[Any]) -> Array:
-        n_tracks, lengths = len(offsets) - 1, np.diff(offsets)
-        self._refuse_to_swap(n_tracks, dtype)
+    def _aggregate(self, tracks: Ragged, dtype: np.dtype[Any]) -> Array:
+        starts, lengths = tracks.offsets[:-1], np.minimum(tracks.lengths, self.max_segments_)
+        self._refuse_to_swap(len(tracks), dtype)
         mean, scale = self.mean_.astype(dtype), self.scale_.astype(dtype)
-        out = np.zeros((n_tracks, self.max_segments_, values.shape[1]), dtype=dtype)
+        out = np.zeros((len(tracks), self.max_segments_, tracks.values.shape[1]), dtype=dtype)
         for position in range(self.max_segments_):
             there = np.flatnonzero(lengths > position)
-            out[there, position] = (values[offsets[there] + position] - mean) / scale
-        return out.reshape(n_tracks, -1)
+            out[there, position] = (tracks.values[starts[there] + position] - mean) / scale
+        for track in np.flatnonzero(lengths < self.max_segments_) if self.fill != "zero" else ():
+            there, absent = out[track, : lengths[track]], out[track, lengths[track] :]
+            if self._continuation is None:
+                absent[:] = there.mean(axis=0)
+            else:
+                absent[:] = self._continuation.draw(tracks[track], there, len(absent))
+        return out.reshape(len(tracks), -1)
 
     def _parts(self) -> Sequence[str]:
         return [f"segment{position}" for position in range(self.max_segments_)]

@@ -3,7 +3,8 @@
 Conventions
 -----------
 A name is data: what follows it in a table, a file or a command is the same
-text. Modules are imported when their name is asked for.
+text. Statistics may be joined, as ``mean+max``; ``multiscale-…`` takes several
+segment lengths at once. Modules are imported when their name is asked for.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from tune_cache.errors import UsageError, first_few
 if TYPE_CHECKING:
     from tune_cache.aggregation.base import TrackAggregation
 
-__all__ = ["AGGREGATIONS", "make_aggregation"]
+__all__ = ["AGGREGATIONS", "MULTISCALE", "make_aggregation"]
 
-AGGREGATIONS = ("mean", "max", "mean+std", "concat")
+STATISTICS = ("mean", "mean-duration", "median", "max", "min", "std", "first", "middle")
+AGGREGATIONS = (*STATISTICS, "mean+std", "concat")
+MULTISCALE = ("multiscale-mean", "multiscale-concat")
 
 
 def make_aggregation(name: str, **options: Any) -> TrackAggregation:
@@ -27,7 +30,7 @@ def make_aggregation(name: str, **options: Any) -> TrackAggregation:
     Parameters
     ----------
     name
-        One of :data:`AGGREGATIONS`.
+        One of :data:`AGGREGATIONS` or :data:`MULTISCALE`, or statistics joined by ``+``.
     options
         Constructor arguments, as ``max_segments=5`` of ``concat``.
 
@@ -36,21 +39,29 @@ def make_aggregation(name: str, **options: Any) -> TrackAggregation:
     UsageError
         If the name or an option is unknown.
     """
-    if name not in AGGREGATIONS:
-        near = difflib.get_close_matches(name, AGGREGATIONS, n=1)
-        raise UsageError(
-            f"aggregation is {name!r}, expected one of " + ", ".join(AGGREGATIONS),
-            hint=f"did you mean {near[0]!r}?" if near else None,
-        )
+    made: TrackAggregation
+    fixed = set()
     if name == "concat":
         from tune_cache.aggregation.concat import Concat
 
-        made: TrackAggregation = Concat()
-    else:
+        made = Concat()
+    elif name in MULTISCALE:
+        from tune_cache.aggregation.scales import MultiScale
+
+        made, fixed = MultiScale("mean" if name == MULTISCALE[0] else "concat"), {"combine"}
+    elif set(name.split("+")) <= set(STATISTICS):
         from tune_cache.aggregation.pooling import Pooling
 
-        made = Pooling(name)
-    allowed = sorted(made.get_params().keys() - {"statistics"})
+        made, fixed = Pooling(name), {"statistics"}
+        _ = made.sees_length  # the same statistic twice is an error of the name
+    else:
+        known = (*AGGREGATIONS, *MULTISCALE)
+        near = difflib.get_close_matches(name, known, n=1)
+        raise UsageError(
+            f"aggregation is {name!r}, expected one of " + ", ".join(known),
+            hint=f"did you mean {near[0]!r}?" if near else "statistics are joined by '+'",
+        )
+    allowed = sorted(made.get_params().keys() - fixed)
     if unknown := sorted(options.keys() - set(allowed)):
         raise UsageError(
             f"aggregation {name!r} has no option {first_few(unknown)}",

@@ -1,25 +1,32 @@
-"""From a store to the vectors of a task, one layer at a time.
+"""From stores to the vectors of a task, one layer at a time.
 
 Conventions
 -----------
 A layer is read for all splits in one call and kept while there is room, so
 probing again with another aggregation costs no reading, and memory is bounded
-by one layer plus ``keep_bytes``. Vectors stay in the stored dtype.
+by one layer plus ``keep_bytes``. Vectors stay in the stored dtype; those of
+derived segments are float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tune_cache.aggregation.derive import derive
+from tune_cache.aggregation.scales import Scales
+from tune_cache.cache.ragged import Ragged
+from tune_cache.errors import TaskError, UsageError
+from tune_cache.segments import segment_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tune_cache.cache.ragged import Ragged
     from tune_cache.probes.tasks import TaskData
+    from tune_cache.specs import SegmentSpec
 
-__all__ = ["Features", "StoreLike", "read_features"]
+__all__ = ["Features", "StoreLike", "Tracks", "derived", "joined", "n_derived", "read_features"]
+
+Tracks = Ragged | Scales
 
 KEEP_BYTES = 2**30
 
@@ -46,10 +53,13 @@ class Features:
     of_layer
         From a layer to ``train``, ``val`` and ``test``, tracks in the order of
         the task's, values of shape (n_segments, dim).
+    options
+        What was done to the stored vectors, as ``derive``: told with every result.
     """
 
     layers: tuple[int, ...]
-    of_layer: Callable[[int], Mapping[str, Ragged]]
+    of_layer: Callable[[int], Mapping[str, Tracks]]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_features(
@@ -67,17 +77,99 @@ def read_features(
     kept: dict[int, Ragged] = {}
     track_ids = [name for split in data.splits.values() for name in split.track_ids]
 
-    def of_layer(layer: int) -> Mapping[str, Ragged]:
+    def of_layer(layer: int) -> Mapping[str, Tracks]:
         everything = kept.get(layer)
         if everything is None:
             everything = store.read(track_ids, layers=[layer], pooling=pooling).layer(0)
             n_bytes = everything.values.nbytes
             if sum(item.values.nbytes for item in kept.values()) + n_bytes <= keep_bytes:
                 kept[layer] = everything
-        parts, start = {}, 0
+        parts: dict[str, Tracks] = {}
+        start = 0
         for name, split in data.splits.items():
             parts[name] = everything[start : start + len(split)]
             start += len(split)
         return parts
 
     return Features(layers=tuple(store.layers), of_layer=of_layer)
+
+
+def joined(several: Sequence[Features]) -> Features:
+    """Put the features of several segment lengths side by side, for ``multiscale-…``.
+
+    Raises
+    ------
+    UsageError
+        If there is one length only.
+    TaskError
+        If the stores have no layer in common.
+    """
+    if len(several) < 2:
+        raise UsageError(
+            "a multiscale aggregation needs two segment lengths or more, found one",
+            hint="extract another, as with --seg 10 --seg 30, or use --agg mean",
+        )
+    common = set.intersection(*(set(features.layers) for features in several))
+    if not common:
+        raise TaskError("the stores of these segment lengths have no layer in common")
+
+    def of_layer(layer: int) -> Mapping[str, Tracks]:
+        parts = [features.of_layer(layer) for features in several]
+        scales: dict[str, Tracks] = {}
+        for split in parts[0]:
+            found = [part[split] for part in parts]
+            scales[split] = Scales(tuple(one for one in found if isinstance(one, Ragged)))
+        return scales
+
+    options: dict[str, Any] = {}
+    for features in several:
+        options |= features.options
+    return Features(layers=tuple(sorted(common)), of_layer=of_layer, options=options)
+
+
+def n_derived(spec: SegmentSpec, seconds: float) -> int:
+    """Count a store's segments in one of another length.
+
+    Returns
+    -------
+    0 where the store cannot serve: its segments overlap, or the length is not two
+    times, three times, … its own
+    """
+    if spec.is_full or spec.hop_samples != spec.length_samples:
+        return 0
+    n, rest = divmod(round(seconds * spec.sample_rate_hz), spec.length_samples)
+    return 0 if n < 2 or rest else n
+
+
+def derived(features: Features, spec: SegmentSpec, seconds: float) -> Features:
+    """Average runs of segments to segments of another length, without their context.
+
+    The shortest tail is the one that such a length has by default.
+
+    Parameters
+    ----------
+    spec
+        Of the store, which must serve (see :func:`n_derived`).
+    seconds
+        Length wanted.
+    """
+    n = n_derived(spec, seconds)
+    true = segment_spec(
+        seconds,
+        sample_rate_hz=spec.sample_rate_hz,
+        min_samples=spec.min_samples,
+        tail=spec.tail,
+    )
+    told = int(seconds) if seconds == int(seconds) else seconds
+    shortest = true.length_samples if spec.tail == "drop" else true.min_tail_samples
+
+    def of_layer(layer: int) -> Mapping[str, Tracks]:
+        return {
+            split: derive(part, n, min_tail_samples=shortest)
+            for split, part in features.of_layer(layer).items()
+            if isinstance(part, Ragged)
+        }
+
+    return Features(
+        layers=features.layers, of_layer=of_layer, options={**features.options, "derive": told}
+    )

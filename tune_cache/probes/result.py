@@ -25,7 +25,14 @@ Label = str | tuple[float, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One track of validation or test; a class by its name, or a number a target."""
+    """One track of validation or test.
+
+    Parameters
+    ----------
+    truth, prediction
+        A class by its name; or numbers, one a target, or one a tag: 1 or 0 in
+        truth, a score that is larger where the tag is likelier in prediction.
+    """
 
     track_id: str
     split: str
@@ -60,8 +67,22 @@ class ProbeResult:
         Best validation score of each layer looked at.
     seconds
         ``read``, ``fit`` (every layer and strength), ``predict``.
+    cost
+        ``seconds_predict_per_1000``: aggregating and predicting 1,000 tracks with
+        what was chosen. ``peak_fit_bytes``, ``peak_predict_bytes``: memory above
+        what was there before, see :mod:`tune_cache.probes.measure`.
     excluded
         Track id → why it is in no split.
+    classes, targets
+        By the numbers they have in ``confusion`` and in predictions. Classes end
+        with those that no training track has.
+    confusion
+        Test tracks by class, rows the truth; empty for other kinds of task.
+    shots
+        Training tracks a class, None for all. Scores are then means over
+        repeats, and there are no predictions.
+    repeat_scores
+        Test scores of each repeat, by metric.
     """
 
     task: str
@@ -85,6 +106,12 @@ class ProbeResult:
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     excluded: Mapping[str, str] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    shots: int | None = None
+    repeat_scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -114,8 +141,14 @@ class ProbeResult:
                 (layer, math.nan if score is None else score)
                 for layer, score in fields["layer_curve"]
             )
-            for name in ("grid", "flags", "warnings"):
-                fields[name] = tuple(fields[name])
+            for name in ("grid", "flags", "warnings", "classes", "targets"):
+                fields[name] = tuple(fields.get(name, ()))
+            fields["cost"] = _with_nan(fields.get("cost", {}))
+            fields["confusion"] = tuple(map(tuple, fields.get("confusion", ())))
+            fields["repeat_scores"] = {
+                name: tuple(math.nan if score is None else score for score in scores)
+                for name, scores in fields.get("repeat_scores", {}).items()
+            }
             return cls(**fields, predictions=predictions)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreMismatchError(

@@ -1,0 +1,281 @@
+"""Many probes at once: which cells there are, which are the same thing, and their keys.
+
+Conventions
+-----------
+A *cell* is one store, task, aggregation, probe, layer policy and seed. Cells
+that are equal by definition are one: lengths that cut every track alike, and
+aggregations that give a single segment back where no track has more. A cell's
+key is a hash of all that it depends on: vectors, labels, groups, splits,
+settings, and the code and libraries that evaluate it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tune_cache.aggregation.registry import STATISTICS
+from tune_cache.probes.metrics import Metric
+from tune_cache.probes.result import without_nan
+from tune_cache.segments import cut
+from tune_cache.specs import SegmentSpec, canonical_json, sha256_text
+
+if TYPE_CHECKING:
+    from tune_cache.datasets.base import Dataset
+    from tune_cache.probes.features import Features
+    from tune_cache.probes.result import ProbeResult
+    from tune_cache.probes.tasks import TaskData
+
+__all__ = [
+    "Cell",
+    "Cut",
+    "Evaluator",
+    "cell_key",
+    "code_digest",
+    "gives_one_back",
+    "merge_aggregations",
+    "task_digest",
+]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
+KEEP_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What one process works out.
+
+    Parameters
+    ----------
+    store
+        Its folder.
+    layer
+        An index, ``last``, ``mean`` or ``best``.
+    """
+
+    store: Path
+    task: str
+    aggregation: str
+    aggregation_options: Mapping[str, Any] = field(default_factory=dict)
+    probe: str
+    layer: str
+    seed: int
+
+    def settings(self) -> dict[str, Any]:
+        """All but where the vectors are."""
+        settings = dataclasses.asdict(self)
+        del settings["store"]
+        return settings
+
+
+def gives_one_back(aggregation: str) -> bool:
+    """Whether a track of one segment becomes that segment.
+
+    But for a scale that probes remove, and for columns of ``std`` that are zero
+    for every track. Two statistics side by side give it twice, which a penalty
+    sees.
+
+    Examples
+    --------
+    >>> [name for name in ("mean", "mean+std", "std", "mean+max") if gives_one_back(name)]
+    ['mean', 'mean+std']
+    """
+    statistics = set(aggregation.split("+")) - {"std"}
+    return len(statistics) == 1 and statistics <= {"concat", *STATISTICS}
+
+
+def merge_aggregations(names: Sequence[str], *, one_segment: bool) -> list[tuple[str, ...]]:
+    """Group aggregations that are the same thing; the first of each group stands for it.
+
+    Parameters
+    ----------
+    one_segment
+        No track has more than one.
+
+    Examples
+    --------
+    >>> merge_aggregations(["concat", "mean", "max"], one_segment=True)
+    [('concat', 'mean', 'max')]
+    """
+    merged: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        same = one_segment and gives_one_back(name)
+        merged.setdefault("" if same else name, []).append(name)
+    return [tuple(group) for group in merged.values()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cut:
+    """How tracks are cut, in the order of their ids.
+
+    Parameters
+    ----------
+    offsets : of shape (n_tracks + 1,)
+        Segments of track t are ``offsets[t]:offsets[t + 1]``.
+    starts, n_samples : of shape (n_segments,)
+        First sample of each segment, and real samples in it.
+    """
+
+    track_ids: tuple[str, ...]
+    offsets: Array
+    starts: Array
+    n_samples: Array
+
+    @classmethod
+    def of(cls, lengths: Mapping[str, int], spec: SegmentSpec) -> Cut:
+        """Cut tracks of known lengths in samples; those too short to encode are left out."""
+        names = sorted(name for name, n in lengths.items() if n >= spec.min_samples)
+        pieces = [cut(lengths[name], spec) for name in names]
+        flat = [piece for some in pieces for piece in some]
+        return cls(
+            track_ids=tuple(names),
+            offsets=np.cumsum([0, *map(len, pieces)]),
+            starts=np.array([piece.start_sample for piece in flat]),
+            n_samples=np.array([piece.n_samples for piece in flat]),
+        )
+
+    def digest(self, spec: SegmentSpec) -> str:
+        """Hash what an encoder is given of each track, zeros of ``pad`` too.
+
+        Cuts with equal digests give the same segments, so the same vectors.
+
+        Examples
+        --------
+        >>> from tune_cache.segments import segment_spec
+        >>> def digest(seconds, length):
+        ...     spec = segment_spec(length, sample_rate_hz=100, min_samples=1)
+        ...     return Cut.of({"a": seconds * 100}, spec).digest(spec)
+        >>> digest(30, 60) == digest(30, "full"), digest(70, 60) == digest(70, "full")
+        (True, False)
+        """
+        given = self.n_samples
+        if spec.tail == "pad":
+            given = np.maximum(given, spec.length_samples)
+        digest = hashlib.sha256(canonical_json(self.track_ids).encode())
+        for numbers in (self.offsets, self.starts, given):
+            digest.update(np.ascontiguousarray(numbers, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+
+def task_digest(data: TaskData) -> str:
+    """Hash labels, groups and splits of the tracks that are used, and why others are not."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype.str}{value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        elif isinstance(value, Metric):
+            add(value.name)
+        elif dataclasses.is_dataclass(value):
+            for item in dataclasses.fields(value):
+                add(item.name)
+                add(getattr(value, item.name))
+        elif isinstance(value, Mapping):
+            add([[name, value[name]] for name in sorted(value)])
+        elif isinstance(value, list | tuple):
+            digest.update(f"[{len(value)}]".encode())
+            for item in value:
+                add(item)
+        else:
+            digest.update((canonical_json(value) + ",").encode())
+
+    add(data)
+    return digest.hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """Hash the code of stage two, and the versions of what it computes with."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    files = [path for room in ("aggregation", "probes") for path in (package / room).rglob("*.py")]
+    for path in sorted(files):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes())
+    digest.update(canonical_json({name: metadata.version(name) for name in LIBRARIES}).encode())
+    return digest.hexdigest()
+
+
+def cell_key(cell: Cell, *, spec_key: str, content_digest: str, task: str) -> str:
+    """Hash all that a cell's result depends on.
+
+    Parameters
+    ----------
+    spec_key, content_digest
+        Of the store.
+    task
+        The :func:`task_digest`.
+    """
+    parts = {
+        "spec_key": spec_key,
+        "content_digest": content_digest,
+        "task": task,
+        "settings": without_nan(cell.settings()),
+        "code": code_digest(),
+    }
+    return sha256_text(canonical_json(parts))
+
+
+class Evaluator:
+    """Fits, chooses and scores cells; one a process.
+
+    Labels and vectors are kept between cells of one store and task, so these
+    had better follow one another.
+
+    Parameters
+    ----------
+    jobs
+        Processes that share the memory for vectors.
+    """
+
+    def __init__(self, dataset: Dataset, jobs: int) -> None:
+        self._dataset = dataset
+        self._keep_bytes = KEEP_BYTES // jobs
+        self._place: tuple[Path, str] | None = None
+        self._loaded: tuple[TaskData, Features] | None = None
+
+    def __call__(self, cell: Cell) -> ProbeResult:
+        """Evaluate one cell.
+
+        Raises
+        ------
+        TaskError
+            If labels, splits or memory cannot support it.
+        """
+        from tune_cache.probes.evaluate import run_probe
+
+        data, features = self._load(cell)
+        (result,) = run_probe(
+            features,
+            data,
+            aggregation=cell.aggregation,
+            aggregation_options=cell.aggregation_options,
+            probe=cell.probe,
+            layer=cell.layer,
+            seed=cell.seed,
+        )
+        return result
+
+    def _load(self, cell: Cell) -> tuple[TaskData, Features]:
+        if self._loaded is None or self._place != (cell.store, cell.task):
+            from tune_cache.cache.store import open_store
+            from tune_cache.probes.features import read_features
+            from tune_cache.probes.tasks import load_task
+
+            self._loaded = None  # let go of the last one's vectors first
+            store = open_store(cell.store)
+            data = load_task(self._dataset, self._dataset.task(cell.task), store.status)
+            features = read_features(store, data, keep_bytes=self._keep_bytes)
+            self._loaded, self._place = (data, features), (cell.store, cell.task)
+        return self._loaded
