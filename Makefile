@@ -4,8 +4,11 @@ VENV := .venv
 STOCK := .venv-stock
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-transformers-4 lint format bench bench-encoder bench-memory \
-	bench-extract bench-real-clips clean
+TORTURE := tests/test_crash.py tests/test_power_loss.py tests/test_full_disk.py \
+	tests/test_concurrency.py tests/test_verify.py tests/test_repair.py tests/test_hostile_extract.py
+
+.PHONY: help demo test torture mutations test-transformers-4 lint format bench bench-encoder bench-memory \
+	bench-extract bench-store bench-real-clips clean
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -33,6 +36,12 @@ format: $(VENV)/.ready  ## put the code in form
 test: lint  ## lint, types, tests
 	$(BIN)/pytest
 
+torture: $(VENV)/.ready  ## the reliability contract in full: every disk operation, 300 kills, 300 losses of power
+	TUNE_TORTURE=1 $(BIN)/pytest -q -ra --durations=10 -o faulthandler_timeout=3600 $(TORTURE)
+
+mutations: $(VENV)/.ready  ## takes each safeguard of the cache away and sees that a test fails
+	$(BIN)/python tests/mutations.py
+
 # the muq package's own forward works under transformers 4.57 only: an environment of its own
 $(STOCK)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(STOCK)
@@ -59,6 +68,9 @@ bench-memory: $(BENCH)  ## memory above the weights, to 60 minutes in one piece
 
 bench-extract: $(BENCH)  ## what stage one adds to the forward passes
 	$(BIN)/python benchmarks/extract.py build/muq-random $(SUBSET)
+
+bench-store: $(VENV)/.ready  ## a store of 300,000 rows (9 GB in build/) beside other formats
+	$(BIN)/python benchmarks/store.py build
 
 bench-real-clips: $(VENV)/.ready $(STOCK)/.ready build/muq-random/model.safetensors  ## ten real clips, true size
 	$(BIN)/python benchmarks/real_clips.py build/muq-random $(SUBSET) --stock-python $(STOCK)/bin/python

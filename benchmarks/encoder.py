@@ -250,26 +250,29 @@ def main() -> None:
     parser.add_argument("--stock-python", required=True)
     parser.add_argument("--subset", type=Path, help="real clips, for what bf16 costs")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["speed", "difference"])
     arguments = parser.parse_args()
     script = Path(__file__).parent / "stock.py"
     stock = Server([arguments.stock_python, str(script), "serve", str(arguments.weights)])
     own = Own(arguments.weights)
-    timing, ratios = speed(own, stock, arguments.rounds)
-    different = differences(own, stock, LENGTHS_COMPARED)
+    where = (
+        "Random weights of the true size (333 M), synthetic waveforms; "
+        "the `muq` package under transformers 4.57.6 beside tune_cache."
+    )
+    if arguments.only != "difference":
+        timing, ratios = speed(own, stock, arguments.rounds)
+        bounds = table(("ratio of minima", ""), [(k, f"{v:.2f}") for k, v in ratios.items()])
+        head = f"`benchmarks/encoder.py`, `make bench-encoder`. {where}"
+        rounds = machine(f"{arguments.rounds} interleaved rounds")
+        write_section("The encoder: speed", "\n\n".join([head, rounds, timing, bounds, TRIED]))
+        print(json.dumps(ratios, indent=2))
+    if arguments.only != "speed":
+        parts = [f"`benchmarks/encoder.py`, `make bench-encoder`. {where}", machine()]
+        parts.append(differences(own, stock, LENGTHS_COMPARED))
+        if arguments.subset is not None and arguments.subset.exists():
+            parts.append(bf16_cost(own, arguments.subset))
+        write_section("The encoder: difference", "\n\n".join(parts))
     stock.close()
-    parts = [
-        "`benchmarks/encoder.py`, `make bench-encoder`. Random weights of the true size (333 M), "
-        "synthetic waveforms; the `muq` package under transformers 4.57.6 beside tune_cache.",
-        machine(f"{arguments.rounds} interleaved rounds"),
-        timing,
-        table(("ratio of minima", ""), [(k, f"{v:.2f}") for k, v in ratios.items()]),
-        different,
-    ]
-    if arguments.subset is not None and arguments.subset.exists():
-        parts.append(bf16_cost(own, arguments.subset))
-    parts.append(TRIED)
-    write_section("The encoder", "\n\n".join(parts))
-    print(json.dumps(ratios, indent=2))
 
 
 TRIED = """What was tried and not kept, on one thread of the machine above:

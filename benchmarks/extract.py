@@ -39,7 +39,7 @@ from tune_cache.segments import cut, segment_spec, take
 from tune_cache.specs import EncoderSpec, StoreSpec
 
 RATE = 24_000
-N_COPIES = 16  # of the subset, so that a dataset is long beside the first unit's decoding
+N_COPIES = 6  # of the subset, so that a dataset is long beside the first unit's decoding
 
 
 @dataclass
@@ -258,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("subset", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--forwards", help="SECONDS,PREFIX: the forwards alone, in this process")
     arguments = parser.parse_args()
     if arguments.forwards:
@@ -266,13 +266,13 @@ def main() -> None:
         found = forwards_alone(arguments.weights, Path(prefix), arguments.subset, float(seconds))
         print(json.dumps(found))
         return
-    fed = feeding(arguments.subset, arguments.rounds)
+    fed = feeding(arguments.subset, arguments.rounds + 1)
     whole = pipeline(arguments.weights, arguments.subset, arguments.rounds)
     body = "\n\n".join(
         [
             "`benchmarks/extract.py`, `make bench-extract`. Real clips of mixed codecs "
             "from a warm page cache.",
-            machine(f"{arguments.rounds} interleaved rounds"),
+            machine(f"{arguments.rounds} interleaved rounds, {arguments.rounds + 1} of feeding"),
             "The whole command beside a process that starts, loads the encoder and runs the very "
             "same batches on audio decoded before (its decoding is not counted):",
             whole,

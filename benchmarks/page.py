@@ -93,13 +93,14 @@ def machine(*extra: str) -> str:
 
 
 class Server:
-    """A process that answers JSON lines, so that two programs can take turns."""
+    """A process that says ``ready``, then answers JSON lines: two programs can take turns."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._line()
+        while self._line().strip() != "ready":  # libraries chat on the way
+            pass
 
     def ask(self, **request: Any) -> Any:
         """Send a request and wait for its answer."""

@@ -282,3 +282,26 @@ def test_an_exact_store_that_contradicts_other_flags_is_refused(home):
         done = tune(home, "probe", "--store", str(store), flag, value)
         assert done.returncode == 1
         assert flag in done.stderr
+
+
+def test_what_a_store_cost_is_told_and_stands_beside_its_scores(home):
+    done = tune(home, "cache", "info", "seg1-")
+    assert done.returncode == 0, done.stderr
+    told = {line.split("  ")[0]: line for line in done.stdout.splitlines()}
+    for name in ("stage one", "load", "wait", "encode", "write", "decode", "RSS"):
+        assert name in told, done.stdout
+    assert "× real time" in told["encode"]
+    info = json.loads(tune(home, "cache", "info", "seg1-", "--json").stdout)["rows"][0]
+    ledger = info["ledger"]
+    parts = [ledger[f"{name}_seconds"] for name in ("load", "wait", "encode", "write")]
+    assert ledger["stage_one_seconds"] == pytest.approx(sum(parts))
+    assert min(ledger["decode_seconds"], ledger["encode_seconds"], ledger["write_seconds"]) > 0
+    assert ledger["devices"] == ["cpu"]
+    rows = json.loads(tune(home, "probe", "--seg", "1", "--json").stdout)["rows"]
+    assert {row["stage_one_seconds"] for row in rows} == {ledger["stage_one_seconds"]}
+    assert {row["peak_rss_bytes"] for row in rows} == {ledger["peak_rss_bytes"]}
+    assert {row["peak_vram_bytes"] for row in rows} == {None}
+    header = tune(home, "report").stdout.splitlines()[2]
+    assert "extract s" in header
+    assert "RSS GB" in header
+    assert "probe s" in header

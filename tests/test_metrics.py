@@ -7,13 +7,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, r2_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
-from tune_cache.probes.metrics import metrics_of, score
+from tune_cache.errors import TaskError
+from tune_cache.probes.metrics import DEFAULT_METRICS, METRICS, metrics_of, score
+from tune_cache.probes.metrics import confusion_matrix as our_confusion
 from tune_cache.probes.statistics import bootstrap_interval
 
 ACCURACY, MACRO_F1 = metrics_of("multiclass", ())
 R2, R2_A, R2_V = metrics_of("regression", ("a", "v"))
+ROC_AUC, AP = metrics_of("multilabel", ())
+TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
+KEYS = [f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=30))
@@ -64,7 +77,7 @@ def test_interval_does_not_depend_on_how_many_are_drawn_at_once(monkeypatch):
     terms = np.column_stack([np.arange(50) % 3 == 0, np.ones(50)]).astype(float)
     groups = list(map(str, range(50)))
     whole = bootstrap_interval(terms, groups, ACCURACY.reduce, seed=3)
-    monkeypatch.setattr("tune_cache.probes.statistics.DRAWS_AT_ONCE", 700)
+    monkeypatch.setattr("tune_cache.probes.statistics.bootstrap.DRAWS_AT_ONCE", 700)
     assert bootstrap_interval(terms, groups, ACCURACY.reduce, seed=3) == whole
 
 
@@ -104,3 +117,97 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
         )
         hits += found.low <= 0.7 <= found.high
     assert 0.9 <= hits / 200 <= 0.99
+
+
+def test_rmse_equals_scikit_learn_per_target_and_in_the_mean():
+    rng = np.random.default_rng(0)
+    truth, prediction = rng.standard_normal((2, 50, 2))
+    _, rmse, each_a, each_v = metrics_of("regression", ("a", "v"), ("rmse", "rmse_each"))
+    each = root_mean_squared_error(truth, prediction, multioutput="raw_values")
+    assert [each_a(truth, prediction), each_v(truth, prediction)] == pytest.approx(each)
+    assert rmse(truth, prediction) == pytest.approx(each.mean())
+
+
+def test_choices_are_made_by_a_metric_that_is_better_when_larger():
+    names = [metric.name for metric in metrics_of("regression", ("a", "v"), ("rmse",))]
+    assert names == ["r2", "rmse"]
+    names = [metric.name for metric in metrics_of("regression", ("a",), ("rmse", "r2_a", "r2"))]
+    assert names == ["r2_a", "rmse", "r2"]
+    for kind in METRICS:
+        assert metrics_of(kind, ("a",))[0].larger_is_better
+
+
+@pytest.mark.parametrize(
+    ("metric", "plain"), [(ROC_AUC, roc_auc_score), (AP, average_precision_score)]
+)
+def test_tag_metrics_equal_scikit_learn_over_the_tags_that_have_one(metric, plain):
+    rng = np.random.default_rng(4)
+    truth = (rng.random((60, 5)) < 0.3).astype(float)
+    truth[:, 3], truth[:, 4] = 0, 1  # no positive; no negative
+    scores = rng.standard_normal((60, 5)).round(1)  # with ties
+    each = [plain(truth[:, tag], scores[:, tag]) for tag in range(3)]
+    assert metric(truth, scores) == pytest.approx(np.mean(each))
+    assert math.isnan(metric(truth[:, 3:], scores[:, 3:]))
+
+
+def test_interval_of_a_tag_metric_equals_a_loop_over_resamples():
+    rng = np.random.default_rng(5)
+    truth = (rng.random((40, 3)) < 0.4).astype(float)
+    scores = truth + rng.standard_normal((40, 3))
+    draws = np.random.default_rng(9).integers(40, size=(100, 40))
+    groups = [f"{number:02}" for number in range(40)]
+    each = [roc_auc_score(truth[rows], scores[rows]) for rows in draws]
+    found = score(ROC_AUC, truth, scores, groups, seed=9, n_resamples=100)
+    assert [found.low, found.high] == pytest.approx(np.percentile(each, [2.5, 97.5]))
+
+
+def test_weighted_key_equals_mir_eval_over_all_pairs_of_keys():
+    from mir_eval.key import weighted_score
+
+    metric, _ = metrics_of("multiclass", (), ("weighted_key", "accuracy"), classes=KEYS)
+    pairs = [(true, found) for true in range(24) for found in range(24)]
+    expected = [weighted_score(KEYS[true], KEYS[found]) for true, found in pairs]
+    found = [metric(np.array([true]), np.array([guess])) for true, guess in pairs]
+    np.testing.assert_allclose(found, expected)
+    assert sorted(set(expected)) == [0.0, 0.2, 0.3, 0.5, 1.0]
+    everything = np.array(pairs).T
+    assert metric(*everything) == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize(
+    ("written", "same"), [("F#:min", "Gb minor"), ("c# MAJOR", "Db major"), ("Bb_min", "A# minor")]
+)
+def test_keys_may_be_written_in_several_ways(written, same):
+    (metric,) = metrics_of("multiclass", (), ("weighted_key",), classes=[written, same])
+    assert metric(np.array([0]), np.array([1])) == 1
+
+
+def test_classes_that_are_no_keys_have_no_key_score():
+    with pytest.raises(TaskError, match="weighted_key needs classes that are keys, found 'loud'"):
+        metrics_of("multiclass", (), ("weighted_key",), classes=["C major", "loud"])
+
+
+def test_a_confusion_matrix_has_the_truth_in_its_rows():
+    rng = np.random.default_rng(0)
+    truth, prediction = rng.integers(4, size=(2, 50))
+    expected = confusion_matrix(truth, prediction, labels=range(5))
+    np.testing.assert_array_equal(our_confusion(truth, prediction, 5), expected)
+
+
+def test_a_mean_over_models_has_an_interval_that_models_widen():
+    rng = np.random.default_rng(0)
+    truth = np.zeros(400, dtype=int)
+    models = [(rng.random(400) < share).astype(int) for share in (0.1, 0.3, 0.5, 0.7)]
+    groups = list(map(str, range(400)))
+    alone = score(ACCURACY, truth, models[1], groups, seed=1)
+    several = score(ACCURACY, truth, models, groups, seed=1)
+    assert several.value == pytest.approx(np.mean([1 - model.mean() for model in models]))
+    assert several.high - several.low > 2 * (alone.high - alone.low)
+    assert score(ACCURACY, truth, [models[1]], groups, seed=1) == alone
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_every_kind_has_defaults_and_tells_its_metrics(kind):
+    assert set(DEFAULT_METRICS[kind]) <= set(METRICS[kind])
+    with pytest.raises(TaskError, match=f"expected one of {METRICS[kind][0]}.* for {kind}"):
+        metrics_of(kind, ("a",), ("loudness",))

@@ -79,7 +79,9 @@ def test_text_says_once_what_all_rows_share():
     lines = text_table(rows_of(runs)).splitlines()
     assert lines[0] == "emo · emotion: r2 on test [95 % interval]"
     assert lines[1] == "encoder mel; probe ridge; n 2; seed 1234"
-    assert lines[2].split() == ["seg", "agg", "layer", "r2", "r2_arousal", "val", "s", "flags"]
+    assert lines[2].split() == [
+        "seg", "agg", "layer", "r2", "r2_arousal", "val", "probe", "s", "flags",
+    ]  # fmt: skip
     assert lines[3].split() == [
         "10", "max", "6", "(best)", "0.400", "[0.30,", "0.50]", "0.400", "0.400", "0.6", "1",
     ]  # fmt: skip
@@ -135,7 +137,9 @@ def test_markdown_escapes_every_mark():
 def test_markdown_is_a_table_with_notes():
     title, table, notes = markdown_table(rows_of([saved()])).split("\n\n")
     assert title.startswith("emo · emotion: r2 on test")
-    assert table.splitlines()[0] == "| seg | agg | layer | r2 | r2_arousal | val | s | flags |"
+    assert (
+        table.splitlines()[0] == "| seg | agg | layer | r2 | r2_arousal | val | probe s | flags |"
+    )
     assert set(table.splitlines()[1]) <= set("| -")
     assert notes.splitlines()[0] == "- flag 1: one-segment: 50% of tracks"
 
@@ -191,5 +195,6 @@ def test_json_names_are_the_documented_ones():
         "val_r2_arousal", "val_r2_arousal_low", "val_r2_arousal_high", "n_train", "n_val",
         "n_test", "n_classes", "n_features", "share_one_segment", "seconds_read", "seconds_fit",
         "seconds_predict", "n_excluded", "flags", "warnings", "store", "spec_key",
-        "content_digest",
+        "content_digest", "stage_one_seconds", "peak_vram_bytes", "peak_rss_bytes",
+        "n_lengths_together", "n_copied_tracks",
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tune_cache.cli import groups, verbs
+from tune_cache.cli import groups, sweeps, verbs
 from tune_cache.cli.options import DAMAGED, FAILED, INTERRUPTED, USAGE
 from tune_cache.errors import (
     StoreAmbiguousError,
@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 verbs.register(app)
+sweeps.register(app)
 groups.register(app)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tune_cache.cli import exchange, stores
 from tune_cache.cli.options import (
     DAMAGED,
     FAILED,
@@ -27,9 +28,13 @@ def register(app: typer.Typer) -> None:
     datasets.command("check")(check)
     datasets.command("ls")(dataset_ls)
     datasets.command("info")(dataset_info)
-    caches = typer.Typer(help="See what lies in the cache.", no_args_is_help=True)
+    caches = typer.Typer(
+        help="See, check, mend and clear what lies in the cache.", no_args_is_help=True
+    )
     caches.command("ls")(cache_ls)
     caches.command("info")(cache_info)
+    stores.register(caches)
+    exchange.register(caches)
     app.add_typer(datasets, name="dataset")
     app.add_typer(caches, name="cache")
 

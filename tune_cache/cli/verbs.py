@@ -1,4 +1,4 @@
-"""``tune extract``, ``probe``, ``report``, ``demo``: options in, one public function each."""
+"""``tune extract``, ``estimate``, ``probe`` and others: options in, one public function each."""
 
 from __future__ import annotations
 
@@ -21,13 +21,39 @@ from tune_cache.cli.options import (
     TaskNames,
     lengths,
 )
+from tune_cache.cli.probe import probe
 
 __all__ = ["register"]
+
+EncoderPath = Annotated[
+    Path | None, typer.Option(help="Local folder of weights.", show_default=False)
+]
+Hop = Annotated[
+    float | None, typer.Option(help="Seconds from start to start; the length by default.")
+]
+TailPolicy = Annotated[Tail | None, typer.Option(help="Shorter last segment: keep, drop or pad.")]
+MinTail = Annotated[float | None, typer.Option(help="Shortest tail kept; max(1 s, 0.1 × length).")]
+Layers = Annotated[str | None, typer.Option(metavar="all|6|0,6,12", help="Layers to keep; all.")]
+Poolings = Annotated[str | None, typer.Option(help="Frame poolings: mean,max,std; mean.")]
+Precision = Annotated[
+    str | None, typer.Option(metavar="fp32|tf32|bf16|fp16", help="Of the computation; fp32.")
+]
+StoredType = Annotated[str | None, typer.Option(metavar="f2|f4", help="Stored type; f2.")]
+Channels = Annotated[str | None, typer.Option(metavar="mix|first", help="Stereo to mono; mix.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+BatchSize = Annotated[
+    str | None, typer.Option(help="Segments at a time, at most; auto: what fits and is worth it.")
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(help="Of the encoder above its weights, on its device, as 4GB; else refused."),
+]
+Workers = Annotated[int | None, typer.Option(help="Decoding processes; 0: one a core.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    for verb in (extract, probe, report, demo):
+    for verb in (extract, estimate, probe, report, demo):
         app.command()(verb)
 
 
@@ -35,33 +61,19 @@ def extract(
     dataset: DatasetArgument = None,
     seg: Segments = None,
     encoder: EncoderName = None,
-    encoder_path: Annotated[
-        Path | None, typer.Option(help="Local folder of weights.", show_default=False)
-    ] = None,
-    hop: Annotated[
-        float | None, typer.Option(help="Seconds from start to start; the length by default.")
-    ] = None,
-    tail: Annotated[
-        Tail | None, typer.Option(help="Shorter last segment: keep, drop or pad.")
-    ] = None,
-    min_tail: Annotated[
-        float | None, typer.Option(help="Shortest tail kept; max(1 s, 0.1 × length).")
-    ] = None,
-    layers: Annotated[
-        str | None, typer.Option(metavar="all|6|0,6,12", help="Layers to keep; all.")
-    ] = None,
-    pool: Annotated[str | None, typer.Option(help="Frame poolings: mean,max,std; mean.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(metavar="fp32|tf32|bf16|fp16", help="Of the computation; fp32.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(metavar="f2|f4", help="Stored type; f2.")] = None,
-    channels: Annotated[
-        str | None, typer.Option(metavar="mix|first", help="Stereo to mono; mix.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Segments at a time; auto.")] = None,
-    max_memory: Annotated[str | None, typer.Option(help="Above the weights, as 4GB.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Decoding processes; 0: one a core.")] = None,
+    encoder_path: EncoderPath = None,
+    hop: Hop = None,
+    tail: TailPolicy = None,
+    min_tail: MinTail = None,
+    layers: Layers = None,
+    pool: Poolings = None,
+    precision: Precision = None,
+    dtype: StoredType = None,
+    channels: Channels = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    max_memory: MaxMemory = None,
+    workers: Workers = None,
     part: Annotated[str | None, typer.Option(metavar="I/N", help="A share of the work.")] = None,
     rehash: Annotated[bool, typer.Option(help="Read every audio file again.")] = False,
     data_root: DataRoot = None,
@@ -105,62 +117,61 @@ def extract(
         raise typer.Exit(SOME_FAILED)
 
 
-def probe(
+def estimate(
     dataset: DatasetArgument = None,
-    agg: Annotated[
-        list[str] | None, typer.Option(help="mean, max, mean+std, concat; repeatable.")
-    ] = None,
-    task: TaskNames = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(metavar="N|last|mean|best|all", help="best; repeatable.")
-    ] = None,
-    probe: Annotated[
-        list[str] | None, typer.Option(help="auto, logistic, ridge, knn; repeatable.")
-    ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="1234; repeatable.")] = None,
     seg: Segments = None,
     encoder: EncoderName = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Exactly this store.", show_default=False)
-    ] = None,
-    max_segments: Annotated[
-        int | None, typer.Option(help="Segments that concat keeps of a track.")
+    encoder_path: EncoderPath = None,
+    hop: Hop = None,
+    tail: TailPolicy = None,
+    min_tail: MinTail = None,
+    layers: Layers = None,
+    pool: Poolings = None,
+    precision: Precision = None,
+    dtype: StoredType = None,
+    channels: Channels = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    max_memory: MaxMemory = None,
+    workers: Workers = None,
+    assume_xrt: Annotated[
+        float | None,
+        typer.Option(help="Speed, × real time, of a device that is not here; loads nothing."),
     ] = None,
     data_root: DataRoot = None,
     cache_dir: CacheDir = None,
     allow_outside_root: Outside = False,
     json: AsJson = False,
 ) -> None:
-    """Fit light probes on stored vectors (stage two)."""
-    from tune_cache.commands.probe import probe as run
-    from tune_cache.commands.show import results, started, warn
+    """Say what extract would take: time, memory above the weights, disk."""
+    from tune_cache.commands.estimate import estimate as run
+    from tune_cache.commands.show import started
+    from tune_cache.commands.show_estimate import estimate_report
 
     found = run(
         dataset,
-        agg=agg or (),
-        task=task or (),
-        layer=layer or (),
-        probe=probe or (),
-        seed=seed or (),
         seg=lengths(seg),
         encoder=encoder,
-        store=store,
-        max_segments=max_segments,
+        encoder_path=encoder_path,
+        hop=hop,
+        tail=tail.value if tail else None,
+        min_tail=min_tail,
+        layers=layers,
+        pool=pool,
+        precision=precision,
+        dtype=dtype,
+        channels=channels,  # type: ignore[arg-type]  # checked by the verb
+        device=device,
+        batch_size=batch_size,
+        max_memory=max_memory,
+        workers=workers,
+        assume_xrt=assume_xrt,
         data_root=data_root,
         cache_dir=cache_dir,
         allow_outside_root=allow_outside_root,
         on_start=started,
     )
-    warn(found.warnings)
-    typer.echo(
-        results(
-            found.runs,
-            form="json" if json else "text",
-            command="probe",
-            dataset=found.dataset.name,
-            warnings=found.warnings,
-        )
-    )
+    typer.echo(estimate_report(found, as_json=json))
 
 
 def report(

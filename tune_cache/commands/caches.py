@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tune_cache.cache.layout import Layout
 from tune_cache.cache.store import Store, open_store
+from tune_cache.cache.usage import size_of
 from tune_cache.commands.context import open_context
 from tune_cache.errors import StoreAmbiguousError, StoreError, StoreNotFoundError, first_few
 
-__all__ = ["CachedStore", "cache_info", "cache_ls"]
+__all__ = ["CachedStore", "cache_info", "cache_ls", "store_path"]
+
+MARKS = ("COMPLETE", "files.json", "zarr.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +57,6 @@ class CachedStore:
         }
 
 
-def _n_bytes(path: Path) -> int:
-    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-
-
 def cache_ls(*, cache_dir: Path | str | None = None) -> list[CachedStore]:
     """List every finished store, damaged ones with what is wrong."""
     stores = []
@@ -63,9 +64,12 @@ def cache_ls(*, cache_dir: Path | str | None = None) -> list[CachedStore]:
         store, problem = None, ""
         try:
             store = open_store(path)
+            store.files.hold.close()  # a list of a thousand must not run out of descriptors
         except StoreError as error:
             problem = str(error)
-        stores.append(CachedStore(path=path, store=store, n_bytes=_n_bytes(path), problem=problem))
+        stores.append(
+            CachedStore(path=path, store=store, n_bytes=size_of(path)[0], problem=problem)
+        )
     return stores
 
 
@@ -77,9 +81,23 @@ def cache_info(name: str, *, cache_dir: Path | str | None = None) -> Store:
     StoreNotFoundError, StoreAmbiguousError
         If no store, or more than one, is called so.
     """
-    if Path(name).is_dir():
-        return open_store(Path(name))
-    paths = open_context(cache_dir).layout.store_paths()
+    return open_store(store_path(name, open_context(cache_dir).layout))
+
+
+def store_path(name: str | Path, layout: Layout) -> Path:
+    """Find the store of a path, a name, or the beginning of one; it need not be whole.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreAmbiguousError
+        If no store, or more than one, is called so.
+    """
+    name = os.fspath(name)
+    given = Path(name).absolute()
+    # a repair that was interrupted may have left no store for the moment
+    paths = sorted({*layout.store_paths(), *layout.stores_in_repair()})
+    if given in paths or any((given / mark).exists() for mark in MARKS):
+        return given
     found = [
         path
         for path in paths
@@ -95,4 +113,4 @@ def cache_info(name: str, *, cache_dir: Path | str | None = None) -> Store:
             f"{len(found)} stores are called {name!r}: {first_few(names)}",
             hint="give more of the name",
         )
-    return open_store(found[0])
+    return found[0]

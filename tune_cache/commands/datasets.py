@@ -38,7 +38,7 @@ def dataset_check(
     """
     context = open_context(cache_dir)
     root = context.setting("data_root", data_root)
-    with DecodePool(1, sample_rate_hz=CHECK_RATE_HZ) as pool:
+    with DecodePool(1, sample_rate_hz=CHECK_RATE_HZ, keep_samples=False) as pool:
 
         def decode(track: Track) -> Any:
             return pool.submit(track.track_id, track.path).result()

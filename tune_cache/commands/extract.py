@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +26,23 @@ from tune_cache.commands.context import (
 )
 from tune_cache.datasets.base import Dataset
 from tune_cache.encoders.base import Encoder, EncoderInfo, get_encoder, parse_layers
+from tune_cache.encoders.sized import SizedEncoder
 from tune_cache.errors import UsageError
 from tune_cache.segments import segment_spec
 from tune_cache.specs import CHANNELS, POOLINGS, PRECISIONS, ChannelRule, StoreSpec, TailPolicy
 
-__all__ = ["ExtractReport", "extract"]
+__all__ = [
+    "DEFAULT_SECONDS",
+    "ExtractReport",
+    "extract",
+    "known_precision",
+    "parse_batch_size",
+    "store_specs",
+]
 
 DEFAULT_SECONDS = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +110,12 @@ def extract(
         ``all``, one, or several as ``0,6,12``.
     pool
         Frame poolings kept, as ``mean,max``.
+    batch_size
+        At most so many segments together; ``auto`` takes about 40 s of audio, on a
+        GPU 160 s, and less where that does not fit into the memory that is free.
     max_memory
-        Budget above the weights, as ``4GB``.
+        Budget of the encoder above its weights, on its device, as ``4GB``. Python, torch and
+        decoded audio (two units of ten minutes, 115 MB) are not in it.
     part
         ``I/N``: only this share of the work, for job arrays.
     rehash
@@ -118,12 +133,10 @@ def extract(
     loaded = context.dataset(dataset, data_root=data_root, allow_outside_root=allow_outside_root)
     name = choose("encoder", encoder, loaded.encoder)
     path = choose("encoder_path", encoder_path)
-    precision = choose("precision", precision, "fp32")
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    precision = known_precision(choose("precision", precision, "fp32"))
     budget = parse_bytes(choose("max_memory", max_memory))
     circumstances = Circumstances(
-        batch_size=_batch_size(choose("batch_size", batch_size, 0)),
+        batch_size=parse_batch_size(choose("batch_size", batch_size, 0)),
         workers=choose("workers", workers, 0),
         part=choose("part", part),
         dataset=loaded.name,
@@ -136,7 +149,7 @@ def extract(
         )
         if on_start is not None:
             on_start(loaded, info)
-        specs = _specs(
+        specs = store_specs(
             context,
             info,
             seg=lengths(choose("seg", several(seg), (DEFAULT_SECONDS,))),
@@ -152,7 +165,7 @@ def extract(
     kept = specs[0]
 
     def load() -> Encoder:
-        return factory.load(
+        encoder = factory.load(
             path=path,
             precision=precision,
             device=choose("device", device, "auto"),
@@ -160,6 +173,9 @@ def extract(
             poolings=kept.poolings,
             max_memory_bytes=budget,
         )
+        if budget is not None and not isinstance(encoder, SizedEncoder):
+            logger.warning("encoder %s does not know its memory: no --max-memory", info.name)
+        return encoder
 
     outcomes = extract_stores(
         planned,
@@ -173,7 +189,15 @@ def extract(
     return ExtractReport(dataset=loaded, encoder=info, outcomes=tuple(outcomes))
 
 
-def _batch_size(value: int | str) -> int:
+def known_precision(name: str) -> str:
+    """Check a value of ``--precision``; whether a device has it is seen when it is loaded."""
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision is {name!r}, expected one of {', '.join(PRECISIONS)}")
+    return name
+
+
+def parse_batch_size(value: int | str) -> int:
+    """Read a value of ``--batch-size``; 0 is ``auto``."""
     if value in ("auto", 0):
         return 0
     try:
@@ -185,7 +209,7 @@ def _batch_size(value: int | str) -> int:
     return size
 
 
-def _specs(
+def store_specs(
     context: Context,
     info: EncoderInfo,
     *,

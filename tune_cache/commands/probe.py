@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tune_cache.cache.find import find_stores, missing_tracks
-from tune_cache.cache.store import Store, open_store
-from tune_cache.commands.context import (
-    Context,
-    Length,
-    lengths,
-    open_context,
-    plan_tracks,
-    several,
-)
-from tune_cache.datasets.base import Dataset
-from tune_cache.errors import (
-    StoreAmbiguousError,
-    StoreError,
-    StoreMismatchError,
-    StoreNotFoundError,
-    TaskError,
-    first_few,
-)
-from tune_cache.probes.evaluate import run_probe
-from tune_cache.probes.features import read_features
+from tune_cache.aggregation.registry import MULTISCALE, make_aggregation
+from tune_cache.cache.store import Store
+from tune_cache.commands.context import Length, lengths, open_context, several
+from tune_cache.commands.probe_stores import stores_to_probe
+from tune_cache.datasets.base import Dataset, Task
+from tune_cache.errors import StoreError, TaskError, UsageError
+from tune_cache.probes.evaluate import N_REPEATS, run_probe
+from tune_cache.probes.features import Features, derived, joined, n_derived, read_features
+from tune_cache.probes.guard import Leaks, find_leaks
 from tune_cache.probes.result import ProbeResult
-from tune_cache.probes.tasks import load_task
+from tune_cache.probes.tasks import TaskData, load_task
 from tune_cache.reports.results import RunContext, SavedRun, load_run, save_result
+from tune_cache.specs import canonical_json, sha256_text
 
 __all__ = ["ProbeReport", "probe"]
 
@@ -58,6 +47,17 @@ class ProbeReport:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Source:
+    """Vectors and labels that belong together, and where they are from."""
+
+    data: TaskData
+    features: Features
+    where: RunContext
+    aggregations: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
 def probe(
     dataset: str | Path | None = None,
     *,
@@ -70,6 +70,12 @@ def probe(
     encoder: str | None = None,
     store: Path | None = None,
     max_segments: int | None = None,
+    fill: str | None = None,
+    derive: float | Sequence[float] = (),
+    shots: int | Sequence[int] = (),
+    repeats: int | None = None,
+    strict: bool = False,
+    drop_leaks: bool = False,
     data_root: Path | None = None,
     cache_dir: Path | str | None = None,
     allow_outside_root: bool = False,
@@ -85,19 +91,30 @@ def probe(
     task
         Names; all tasks of the dataset if empty.
     agg
-        Aggregations of segments to tracks; ``mean`` if empty.
+        Aggregations of segments to tracks; ``mean`` if empty. ``multiscale-…``
+        takes all segment lengths at once, the others each length by itself.
     layer
         Indices, ``last``, ``mean``, ``best`` or ``all``; ``best`` if empty.
     probe
-        ``auto``, ``logistic``, ``ridge`` or ``knn``.
+        ``auto``, one of :data:`~tune_cache.probes.models.PROBES`, or a
+        scikit-learn estimator by its dotted path.
     seg
         Segment lengths; every length that a store at hand has if empty.
     encoder
         The dataset's own if None, or the only one that has stores.
     store
         Exactly this store.
-    max_segments
-        Segments that concat keeps of each track.
+    max_segments, fill
+        Segments that concat keeps of each track, and how it fills up those that
+        have fewer: ``draw``, ``mean`` or ``zero``.
+    derive
+        Lengths in seconds: runs of shorter segments are averaged to segments of
+        this length, a row of its own beside the stored one.
+    shots, repeats
+        Learn from so many tracks a class, drawn so many times (10 if None).
+    strict, drop_leaks
+        Where tracks of one group or file, or near-duplicates, are in two splits:
+        refuse, or leave out those in the split that is learnt from. Neither: say so.
     on_start, on_result
         Called once before the work, and with each finished run.
 
@@ -106,7 +123,7 @@ def probe(
     StoreNotFoundError, StoreAmbiguousError
         If no store serves, or several encodings do.
     TaskError
-        If labels or splits cannot support the probe.
+        If labels or splits cannot support the probe, or under ``strict`` leak.
     """
     context = open_context(cache_dir)
     choose = context.setting
@@ -120,7 +137,11 @@ def probe(
         )
     names = choose("task", several(task), tuple(item.name for item in loaded.tasks))
     tasks = [loaded.task(name) for name in names]
-    stores, warnings = _stores(
+    aggregations = choose("agg", several(agg), ("mean",))
+    options = {
+        name: _options(name, {"max_segments": max_segments, "fill": fill}) for name in aggregations
+    }
+    stores, warnings = stores_to_probe(
         context,
         loaded,
         given=loaded.name if dataset is None else os.fspath(dataset),
@@ -128,39 +149,125 @@ def probe(
         encoder=encoder,
         store=store,
     )
+    for seconds in several(derive):
+        if not any(n_derived(found.spec.segments, seconds) for found in stores):
+            raise UsageError(
+                f"no store serves to derive segments of {seconds:g} s",
+                hint="extract without overlap at a half, a third, … of that length",
+            )
     cells = list(
         itertools.product(
-            choose("agg", several(agg), ("mean",)),
             choose("probe", several(probe), ("auto",)),
             choose("layer", several(layer), ("best",)),
             choose("seed", several(seed), (1234,)),
+            several(shots) or (None,),
         )
     )
     runs = []
-    for opened, item in itertools.product(stores, tasks):
-        data = load_task(loaded, item, opened.status)
-        features = read_features(opened, data)
-        where = _where(loaded, opened)
-        for aggregation, name, policy, number in cells:
-            options = (
-                {"max_segments": max_segments} if max_segments and aggregation == "concat" else {}
-            )
+    for source in _sources(
+        loaded,
+        tasks,
+        stores,
+        tuple(aggregations),
+        several(derive),
+        strict=strict,
+        drop=drop_leaks,
+    ):
+        for aggregation, cell in itertools.product(source.aggregations, cells):
+            name, policy, number, few = cell
             results = run_probe(
-                features,
-                data,
+                source.features,
+                source.data,
                 aggregation=aggregation,
-                aggregation_options=options,
+                aggregation_options=options[aggregation],
                 probe=name,
                 layer=policy,
                 seed=number,
+                shots=few,
+                repeats=N_REPEATS if repeats is None else repeats,
             )
             for result in results:
-                run, problem = _saved(context.layout.results_db, result, where)
+                told = dataclasses.replace(result, warnings=(*result.warnings, *source.warnings))
+                run, problem = _saved(context.layout.results_db, told, source.where)
                 warnings += [problem] if problem and problem not in warnings else []
                 runs.append(run)
                 if on_result is not None:
                     on_result(run)
     return ProbeReport(dataset=loaded, runs=tuple(runs), warnings=tuple(warnings))
+
+
+def _options(aggregation: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that an aggregation takes; a wrong name is found before anything is read."""
+    takes = make_aggregation(aggregation).get_params()
+    options = {name: value for name, value in given.items() if value is not None and name in takes}
+    make_aggregation(aggregation, **options)
+    return options
+
+
+def _sources(
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    stores: Sequence[Store],
+    aggregations: tuple[str, ...],
+    derive: Sequence[float],
+    *,
+    strict: bool,
+    drop: bool,
+) -> Iterator[_Source]:
+    """Read each store for each task; then all of a task together, where that is asked for."""
+    alone = tuple(name for name in aggregations if name not in MULTISCALE)
+    together = tuple(name for name in aggregations if name in MULTISCALE)
+    for task in tasks:
+        every_status: dict[str, str] = {}
+        said: dict[str, None] = {}
+        for store in stores:
+            status, leaks, data, features = _guarded(dataset, task, store, strict=strict, drop=drop)
+            for name, why in status.items():
+                if every_status.get(name, "ok") == "ok":
+                    every_status[name] = why
+            told = tuple(leaks.warnings({split: len(part) for split, part in data.splits.items()}))
+            said |= dict.fromkeys(told)
+            where = _where(dataset, (store,))
+            variants = [features]
+            spec = store.spec.segments
+            variants += [
+                derived(features, spec, seconds) for seconds in derive if n_derived(spec, seconds)
+            ]
+            for one in variants if alone else ():
+                yield _Source(
+                    data=data, features=one, where=where, aggregations=alone, warnings=told
+                )
+        if together:
+            data = load_task(dataset, task, every_status)
+            yield _Source(
+                data=data,
+                features=joined([read_features(store, data) for store in stores]),
+                where=_where(dataset, stores),
+                aggregations=together,
+                warnings=tuple(said),
+            )
+
+
+def _guarded(
+    dataset: Dataset, task: Task, store: Store, *, strict: bool, drop: bool
+) -> tuple[dict[str, str], Leaks, TaskData, Features]:
+    """Labels and vectors of a store, its status, and leaks that remain."""
+    status = dict(store.status)
+    data = load_task(dataset, task, status)
+    features = read_features(store, data)
+    leaks = find_leaks(data, store.audio_of, features, thorough=strict or drop)
+    if leaks.pairs and drop:
+        status |= leaks.to_drop
+        data = load_task(dataset, task, status)
+        return status, Leaks(), data, read_features(store, data)
+    if leaks.pairs and strict:
+        counts = {split: len(part) for split, part in data.splits.items()}
+        texts = [text.partition(":")[0] for text in leaks.warnings(counts)]
+        raise TaskError(
+            f"splits of task {task.name!r} leak: {'; '.join(texts)}",
+            hint="--drop-leaks leaves out the tracks of the split that is learnt from",
+        )
+    return status, leaks, data, features
 
 
 def _saved(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun, str]:
@@ -173,109 +280,41 @@ def _saved(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun
         return run, f"result is not saved: {error}"
 
 
-def _where(dataset: Dataset, store: Store) -> RunContext:
+def _where(dataset: Dataset, stores: Sequence[Store]) -> RunContext:
+    """What is to be told of the stores; of several, their names and digests joined."""
+    first = stores[0]
     return RunContext(
         dataset=dataset.name,
-        encoder=store.spec.encoder.name,
-        seg=store.spec.segments.label,
-        store=store.name,
-        spec_key=store.spec.key,
-        content_digest=store.content_digest,
-        note=str(store.attrs.get("encoder_note", "")),
-        spec=store.spec.to_json(),
-        cost=store.ledger,
+        encoder=first.spec.encoder.name,
+        seg="+".join(store.spec.segments.label for store in stores),
+        store=" + ".join(store.name for store in stores),
+        spec_key=_one([store.spec.key for store in stores]),
+        content_digest=_one([store.content_digest for store in stores]),
+        note=str(first.attrs.get("encoder_note", "")),
+        spec=first.spec.to_json()
+        if len(stores) == 1
+        else {"scales": [store.spec.to_json() for store in stores]},
+        cost=first.ledger if len(stores) == 1 else _together(stores),
     )
 
 
-def _stores(
-    context: Context,
-    dataset: Dataset,
-    *,
-    given: str,
-    seg: Sequence[float | Literal["full"]],
-    encoder: str | None,
-    store: Path | None,
-) -> tuple[list[Store], list[str]]:
-    """Find the stores to probe, and what must be said about the choice."""
-    track_ids = [track.track_id for track in dataset.tracks]
+def _one(digests: Sequence[str]) -> str:
+    return digests[0] if len(digests) == 1 else sha256_text(canonical_json(list(digests)))
 
-    @cache
-    def audio() -> Mapping[str, str]:
-        with context.inventory() as inventory:
-            planned = plan_tracks(dataset.tracks, inventory)
-        return {track.track_id: track.audio_sha256 for track in planned}
 
-    exact = context.setting("store", store)
-    if exact is not None:
-        opened = open_store(exact)
-        asked_for = {
-            "--seg": [length if length == "full" else f"{length:.6g}" for length in seg],
-            "--encoder": [encoder] if encoder else [],
-        }
-        is_there = {"--seg": opened.spec.segments.label, "--encoder": opened.spec.encoder.name}
-        for flag, values in asked_for.items():
-            if values and is_there[flag] not in values:
-                raise StoreMismatchError(
-                    f"store {opened.name!r} has {is_there[flag]!r}, and {flag} asks for "
-                    f"{values[0]!r}",
-                    hint=f"leave out {flag} or --store",
-                )
-        lacking = missing_tracks(opened, audio())
-        if lacking:
-            raise StoreError(
-                f"store {opened.name!r} lacks {len(lacking)} of {len(track_ids)} tracks of "
-                f"{dataset.name!r}, or has them with other audio: {first_few(lacking)}",
-                hint="extract this dataset again, or check --data-root",
-            )
-        return [opened], []
-    asked = context.setting("encoder", encoder)
-    common: dict[str, Any] = {
-        "lengths": seg,
-        "audio": audio,
-        "track_ids": track_ids,
+def _together(stores: Sequence[Store]) -> dict[str, Any]:
+    """Cost of several stores: seconds add up, memory is the highest; unknown if one is."""
+    rules: dict[str, Callable[[list[float]], float]] = {
+        "stage_one_seconds": sum,
+        "n_copied_tracks": sum,
+        "peak_vram_allocated_bytes": max,
+        "peak_rss_bytes": max,
+        "n_lengths": max,
     }
-    name = asked or dataset.encoder
-    remedy = f"tune extract {given} --encoder "
-    try:
-        return find_stores(context.layout, encoder=name, remedy=remedy + name, **common), []
-    except StoreNotFoundError as error:
-        if asked:
-            raise
-        others = _others(context, name, common)
-        if not others:
-            there = _others(context, name, {**common, "lengths": ()})
-            if not there:
-                raise
-            labels = ["full" if length == "full" else f"{length:g}" for length in seg]
-            flags = "".join(f" --seg {label}" for label in labels)
-            raise StoreNotFoundError(
-                f"no store at segment length {', '.join(labels)} holds these tracks; "
-                f"there are {_listed(there)}",
-                hint=f"{remedy}{next(iter(there))}{flags}",
-            ) from error
-        if len(others) > 1:
-            raise StoreAmbiguousError(
-                f"several encoders have stores of these tracks: {_listed(others)}",
-                hint=f"choose one, as --encoder {next(iter(others))}",
-            ) from error
-    other, stores = others.popitem()
-    return stores, [f"encoder {name!r} has no store of these tracks; {other!r} has, and is used"]
-
-
-def _listed(stores: Mapping[str, Sequence[Store]]) -> str:
-    """Encoders and the lengths they have, as ``mel (10, full)``."""
-    return ", ".join(
-        f"{name} ({', '.join(store.spec.segments.label for store in found)})"
-        for name, found in stores.items()
-    )
-
-
-def _others(context: Context, name: str, common: Mapping[str, Any]) -> dict[str, list[Store]]:
-    """Stores of other encoders that would serve, by encoder."""
-    found: dict[str, list[Store]] = {}
-    for encoder in sorted({path.parent.name for path in context.layout.store_paths()} - {name}):
-        try:
-            found[encoder] = find_stores(context.layout, encoder=encoder, **common)
-        except StoreError:
-            continue
-    return found
+    cost: dict[str, Any] = {}
+    for name, rule in rules.items():
+        figures = [store.ledger.get(name) for store in stores]
+        known = [figure for figure in figures if isinstance(figure, int | float)]
+        if len(known) == len(stores):
+            cost[name] = rule(known)
+    return cost

@@ -21,6 +21,7 @@ from tune_cache.datasets.base import Dataset, Problem
 from tune_cache.datasets.scan import ScanResult
 from tune_cache.encoders.base import EncoderInfo
 from tune_cache.errors import first_few, printable
+from tune_cache.reports.cost import ledger_rows
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.tables import (
     csv_table,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # printing an extract must not load what probes need
     from tune_cache.commands.extract import ExtractReport
 
 __all__ = [
+    "amount",
     "demo_report",
     "describe_dataset",
     "describe_store",
@@ -46,12 +48,14 @@ __all__ = [
     "started",
     "table",
     "warn",
+    "width",
 ]
 
 FAILED_SHOWN = 10
 
 
-def _width() -> int:
+def width() -> int:
+    """Columns of the terminal, or a fixed number where there is none."""
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 100
 
 
@@ -59,7 +63,8 @@ def _colour() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
-def _bytes(n_bytes: int) -> str:
+def amount(n_bytes: int) -> str:
+    """Bytes for people, decimal."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= size:
             return f"{n_bytes / size:.1f} {unit}"
@@ -99,7 +104,7 @@ def results(
         return csv_table(rows).rstrip("\n")
     if form == "markdown":
         return markdown_table(rows)
-    return text_table(rows, width=_width(), colour=_colour())
+    return text_table(rows, width=width(), colour=_colour())
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, command: str, as_json: bool) -> str:
@@ -107,10 +112,10 @@ def table(rows: Sequence[Mapping[str, Any]], *, command: str, as_json: bool) -> 
     if as_json:
         return json_table(rows, command=command, dataset=None)
     shown = [
-        {name: _bytes(value) if name == "bytes" else value for name, value in row.items()}
+        {name: amount(value) if name == "bytes" else value for name, value in row.items()}
         for row in rows
     ]
-    return plain_table(shown, width=_width()) if shown else "nothing here yet"
+    return plain_table(shown, width=width()) if shown else "nothing here yet"
 
 
 def extract_report(report: ExtractReport, *, as_json: bool) -> str:
@@ -146,7 +151,7 @@ def extract_report(report: ExtractReport, *, as_json: bool) -> str:
         }
         for row in rows
     ]
-    text = plain_table(shown, width=_width())
+    text = plain_table(shown, width=width())
     text += "".join(f"\n{row['store']}" for row in rows)
     if warnings:
         say(f"{len(warnings)} tracks failed:")
@@ -196,7 +201,7 @@ def scan_report(found: ScanResult, *, as_json: bool) -> str:
             rows, command="dataset scan", dataset=str(found.prefix), warnings=warnings
         )
     warn(warnings)
-    text = plain_table(rows, width=_width())
+    text = plain_table(rows, width=width())
     if found.config:
         text += f"\n\nput this into tune.toml:\n{found.config}"
     return f"{text}\n\nnext: tune dataset check {found.prefix}"
@@ -239,7 +244,7 @@ def describe_dataset(dataset: Dataset, *, as_json: bool) -> str:
         f"{printable(dataset.name)}: {len(dataset.tracks)} tracks, "
         f"{seconds / 60:.0f} min by their manifests, below {dataset.data_root}",
         *(printable(text) for text in (dataset.note, dataset.licence, dataset.citation) if text),
-        plain_table(rows, width=_width()),
+        plain_table(rows, width=width()),
     ]
     return "\n".join(lines)
 
@@ -262,7 +267,9 @@ def describe_store(store: Store, *, as_json: bool) -> str:
     }
     if as_json:
         return json_table([facts], command="cache info", dataset=None)
-    return "\n".join(_lines(facts))
+    cost = ledger_rows(facts.pop("ledger"))
+    shown = plain_table(cost, width=width()) if cost else "what it cost is not known"
+    return "\n".join([*_lines(facts), "", shown])
 
 
 def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:

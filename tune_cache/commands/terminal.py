@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-__all__ = ["ExtractProgress", "render_progress", "say"]
+__all__ = ["ExtractProgress", "ReadingProgress", "render_progress", "say"]
 
 LINE_EVERY_SECONDS = 15.0
 
@@ -87,3 +87,20 @@ class ExtractProgress:
             self._bar = bar, bar.add_task("encode", total=event.total, speed=0.0)
             bar.start()
         self._bar[0].update(self._bar[1], completed=event.done, speed=speed)
+
+
+class ReadingProgress:
+    """Says now and then how much was read of stores; call with bytes read since."""
+
+    def __init__(self) -> None:
+        self._began = self._told = time.monotonic()
+        self._n_bytes = 0
+
+    def __call__(self, n_bytes: int) -> None:
+        """Count, and speak if it has been long."""
+        self._n_bytes += n_bytes
+        now = time.monotonic()
+        if now - self._told >= LINE_EVERY_SECONDS:
+            self._told = now
+            speed = self._n_bytes / 1e6 / (now - self._began)
+            say(f"read {self._n_bytes / 1e9:.1f} GB, {speed:.0f} MB/s")

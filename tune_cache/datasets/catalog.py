@@ -183,7 +183,11 @@ def _resolve(
         f"dataset {name!r} is in the catalog, but its manifests "
         f"{entry.prefix}.{{train,val,test}}.jsonl are not here",
         hint=f"hf download {entry.hub} --repo-type dataset --local-dir {folder}, "
-        "or give the path of its manifests",
+        "or give the path of its manifests"
+        if entry.hub
+        else "nobody publishes them: write one record a file, with "
+        + ", ".join(f"{task.label!r}" for task in entry.tasks)
+        + ", or give the path of manifests that you have",
     )
 
 

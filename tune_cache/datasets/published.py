@@ -4,9 +4,11 @@ Conventions
 -----------
 Frozen data. Tasks, layouts and metrics are those of MARBLE v2's MuQ configs
 (https://github.com/a43992899/MARBLE, ``configs/probe.MuQ.*.yaml``), which expect
-``data/EMO/EMO.train.jsonl`` and the like. Metrics are named only where the probes
-have them: MARBLE's weighted key score (GS) and its tagging metrics are not here yet.
-Citations are the datasets' own papers; licences what the publishers state.
+``data/EMO/EMO.train.jsonl`` and the like; the first metric is the one that choices
+are made by. NSynth and VocalSet are tasks of MARBLE v1 without published
+manifests: their records are expected to keep the names that the datasets' own
+metadata have. Citations are the datasets' own papers; licences what the
+publishers state.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from tune_cache.datasets.base import Task
 __all__ = ["CATALOG", "DEMO", "CatalogEntry"]
 
 DEMO = "demo"
+TAGGING = ("roc_auc", "ap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ def _marble(folder: str, task: Task, licence: str, citation: str) -> CatalogEntr
 def _tagging(name: str) -> CatalogEntry:
     return _marble(
         "MTG",
-        Task(name=name, label="label", kind="multilabel"),
+        Task(name=name, label="label", kind="multilabel", metrics=TAGGING),
         "audio: the artists' Creative Commons licences; metadata CC BY-NC-SA 4.0",
         "Bogdanov et al., The MTG-Jamendo Dataset for Automatic Music Tagging, ML4MD at ICML 2019",
     )
@@ -91,20 +94,25 @@ _ENTRIES = (
     ),
     _marble(
         "GTZAN",
-        Task(name="GTZANGenre", label="label", kind="multiclass", metrics=("accuracy",)),
+        Task(
+            name="GTZANGenre",
+            label="label",
+            kind="multiclass",
+            metrics=("accuracy", "macro_f1"),
+        ),
         "none stated by its author",
         "Tzanetakis and Cook, Musical Genre Classification of Audio Signals, IEEE TSAP 10(5), 2002",
     ),
     _marble(
         "GS",
-        Task(name="GS", label="label", kind="multiclass", metrics=("accuracy",)),
+        Task(name="GS", label="label", kind="multiclass", metrics=("weighted_key", "accuracy")),
         "audio: commercial previews; see the publisher",
         "Knees et al., Two Data Sets for Tempo Estimation and Key Detection in Electronic Dance "
         "Music Annotated from User Corrections, ISMIR 2015",
     ),
     _marble(
         "MTT",
-        Task(name="MTT", label="label", kind="multilabel"),
+        Task(name="MTT", label="label", kind="multilabel", metrics=TAGGING),
         "audio: CC BY-NC-SA, Magnatune; see the publisher",
         "Law et al., Evaluation of Algorithms Using Games: The Case of Music Tagging, ISMIR 2009",
     ),
@@ -112,5 +120,36 @@ _ENTRIES = (
     _tagging("MTGInstrument"),
     _tagging("MTGMood"),
     _tagging("MTGTop50"),
+    CatalogEntry(
+        name="NSynth",
+        tasks=(
+            Task(name="pitch", label="pitch", kind="multiclass", metrics=("accuracy",)),
+            Task(
+                name="instrument",
+                label="instrument_family_str",
+                kind="multiclass",
+                metrics=("accuracy", "macro_f1"),
+            ),
+        ),
+        prefix="data/NSynth/NSynth",
+        licence="CC BY 4.0",
+        citation="Engel et al., Neural Audio Synthesis of Musical Notes with WaveNet "
+        "Autoencoders, ICML 2017",
+    ),
+    CatalogEntry(
+        name="VocalSet",
+        tasks=(
+            Task(name="singer", label="singer", kind="multiclass", metrics=("accuracy",)),
+            Task(
+                name="technique",
+                label="technique",
+                kind="multiclass",
+                metrics=("accuracy", "macro_f1"),
+            ),
+        ),
+        prefix="data/VocalSet/VocalSet",
+        licence="CC BY 4.0",
+        citation="Wilkins et al., VocalSet: A Singing Voice Dataset, ISMIR 2018",
+    ),
 )
 CATALOG: Mapping[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}

@@ -30,7 +30,7 @@ from tune_cache.errors import StoreCorruptError, StoreError, StoreMismatchError,
 from tune_cache.probes.result import Label, Prediction, ProbeResult, without_nan
 from tune_cache.specs import canonical_json, sha256_text
 
-__all__ = ["RunContext", "SavedRun", "load_run", "newest_runs", "save_result"]
+__all__ = ["RunContext", "SavedRun", "load_run", "newest_runs", "newest_use", "save_result"]
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
@@ -74,7 +74,10 @@ class RunContext:
     note
         What every table must say, as ``random weights``.
     cost
-        Of stage one, as the store's ledger has it.
+        Of stage one, as the store's ledger had it at the time: a result keeps its
+        cost when the store is gone, and two results of one store the same.
+    cell_key
+        Hash of all that the result depends on, where a sweep made it.
     """
 
     dataset: str
@@ -87,6 +90,7 @@ class RunContext:
     note: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
+    cell_key: str = ""
     versions: Mapping[str, str] = field(default_factory=_versions)
 
 
@@ -198,6 +202,15 @@ def newest_runs(path: Path, dataset: str | None = None, task: str | None = None)
             {"dataset": _text(dataset), "task": _text(task)},
         ).fetchall()
     return [_saved(row) for row in rows]
+
+
+def newest_use(path: Path) -> dict[str, str]:
+    """Content digest of each store that a run used to the time of the newest one (UTC)."""
+    if not path.exists():
+        return {}
+    with _connection(path) as database:
+        query = "SELECT content_digest, MAX(created) FROM runs GROUP BY content_digest"
+        return dict(database.execute(query).fetchall())
 
 
 def load_run(path: Path, run_id: int) -> SavedRun:

@@ -12,6 +12,7 @@ and a CSV cell that a spreadsheet would run is quoted with an apostrophe (OWASP,
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -23,6 +24,7 @@ from typing import Any
 
 from tune_cache.errors import printable
 from tune_cache.probes.result import without_nan
+from tune_cache.reports.cost import cost_cells, cost_notes, cost_of, left_out
 from tune_cache.reports.results import SavedRun
 
 __all__ = [
@@ -39,6 +41,8 @@ Row = Mapping[str, Any]
 JSON_SCHEMA = 1
 NAMES_TO_COPY = ("store", "manifest")  # never broken over lines
 SAID_ONCE = ("encoder", "probe", "n", "seed")  # if the same in all rows
+FOLDED = ("encoder", "seg", "agg", "probe", "layer", "flags")
+NAME_WIDTH = 8  # that a folded name still needs to be read
 PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 RUNS_IN_A_SPREADSHEET = tuple("=+-@＝＋－＠")
 MARKDOWN_SPECIAL = re.compile(r"([\\`*\[\]<>|&$~#!])")
@@ -86,6 +90,7 @@ def rows_of(runs: Iterable[SavedRun]) -> list[dict[str, Any]]:
             "store": context.store,
             "spec_key": context.spec_key,
             "content_digest": context.content_digest,
+            **cost_of(context.cost),
         }
         rows.append(row)
     return sorted(rows, key=lambda row: (row["dataset"], row["task"], *_worst_last(row)))
@@ -129,7 +134,8 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
             "val": [_number(row.get(f"val_{metric}")) for row in some],
             "n": [str(row["n_test"]) for row in some],
             "seed": [str(row["seed"]) for row in some],
-            "s": [f"{sum(_seconds(row)):.1f}" for row in some],
+            **cost_cells(some),
+            "probe s": [f"{sum(_seconds(row)):.1f}" for row in some],
             "flags": [",".join(marks[flag] for flag in row["flags"]) for row in some],
         }
         same = [name for name in SAID_ONCE if len(set(columns[name])) == 1]
@@ -147,6 +153,7 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
                 notes=(
                     *(f"encoder {encoder}: {note}" for encoder, note in remarks),
                     *(f"flag {mark}: {flag}" for flag, mark in marks.items()),
+                    *cost_notes(some),
                     *(f"warning: {warning}" for warning in warnings),
                 ),
             )
@@ -189,8 +196,36 @@ def _other_metrics(rows: Sequence[Row], metric: str) -> list[str]:
     return [name for name in names if name != metric]
 
 
+def _fitting(block: _Block, width: int) -> _Block:
+    """Leave out columns of cost where they take the room of names, and say so."""
+    from rich.cells import cell_len
+
+    widths = {}
+    for name, *cells in zip(block.header, *block.cells, strict=True):
+        widest = max(map(cell_len, (name, *cells)))
+        widths[name] = 2 + (min(widest, NAME_WIDTH) if name in FOLDED else widest)
+    absent = left_out(widths, width + 2)
+    if not absent:
+        return block
+    about = tuple(f"{name}:" for name in absent)
+    places = [place for place, name in enumerate(block.header) if name not in absent]
+    return dataclasses.replace(
+        block,
+        header=tuple(block.header[place] for place in places),
+        cells=tuple(tuple(row[place] for place in places) for row in block.cells),
+        notes=(
+            *(note for note in block.notes if not note.startswith(about)),
+            f"too narrow for: {', '.join(absent)}",
+        ),
+    )
+
+
 def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) -> str:
-    """Draw a table a task for a terminal of ``width`` columns; wider cells are folded."""
+    """Draw a table a task for a terminal of ``width`` columns.
+
+    Names that are too wide are folded; numbers never are. Columns of cost are
+    left out, and named below, where they would leave no room for names.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -204,18 +239,17 @@ def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) ->
         no_color=not colour,
         highlight=False,
     )
-    for number, block in enumerate(_blocks(rows)):
+    for number, block in enumerate(_fitting(block, width) for block in _blocks(rows)):
         if number:
             console.print()
         for line in filter(None, (block.title, block.said)):
             console.print(Text(printable(line)))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        names = {"encoder", "seg", "agg", "probe", "layer", "flags"}
         for name in block.header:
             table.add_column(
                 Text(printable(name)),
-                justify="left" if name in names else "right",
-                no_wrap=name not in names,
+                justify="left" if name in FOLDED else "right",
+                no_wrap=name not in FOLDED,
                 overflow="fold",
             )
         for cells in block.cells:
@@ -226,8 +260,8 @@ def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) ->
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def plain_table(rows: Sequence[Row], *, width: int = 80) -> str:
-    """Draw any list of things: columns as they come, empty ones left out."""
+def plain_table(rows: Sequence[Row], *, width: int = 80, firm: Sequence[str] = ()) -> str:
+    """Draw any list of things: columns as they come, empty ones left out, ``firm`` never folded."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -241,9 +275,9 @@ def plain_table(rows: Sequence[Row], *, width: int = 80) -> str:
         numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
         table.add_column(
             Text(printable(name)),
-            justify="right" if numeric else "left",
+            justify="right" if numeric or name in firm else "left",
             overflow="fold",
-            no_wrap=name in NAMES_TO_COPY,
+            no_wrap=name in (*NAMES_TO_COPY, *firm),
         )
     for row in rows:
         cells = ["" if row.get(name) is None else str(row[name]) for name in names]

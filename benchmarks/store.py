@@ -1,0 +1,312 @@
+"""A store of a large collection beside memory maps, HDF5 and one file a track, in one run.
+
+::
+
+    python benchmarks/store.py FOLDER [--rows 300000] [--tracks 55000]
+
+FOLDER gets about 8 GB for the store at 300,000 rows, and 3 × 0.6 GB for the others, which hold
+fewer layers. Everything is removed again. Writes its section of RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from page import machine, table, write_section
+from stock import peak_bytes, reset_peak, resident_bytes
+
+from tune_cache.cache.assemble import Assembly, Rows, assemble
+from tune_cache.cache.journal import TrackOutcome
+from tune_cache.cache.store import open_store
+from tune_cache.segments import segment_spec
+from tune_cache.specs import EncoderSpec, StoreSpec, collection_digest
+
+RATE, N_LAYERS, DIM = 24_000, 13, 1024
+LAYER = 6
+N_SMALL = 20_000  # rows of the comparison with other formats
+
+
+def rows_of(start: int, stop: int) -> np.ndarray:
+    """Rows that differ everywhere, at the price of a copy; (rows, layers, dim) f2."""
+    if not hasattr(rows_of, "base"):
+        rng = np.random.default_rng(0)
+        rows_of.base = rng.normal(size=(1024, N_LAYERS, DIM)).astype("f2")  # type: ignore[attr-defined]
+    base: np.ndarray = rows_of.base  # type: ignore[attr-defined]
+    index = np.arange(start, stop)
+    return base[index % 1024] + (index // 1024).astype("f2")[:, None, None]
+
+
+def write_store(path: Path, n_tracks: int, n_rows: int) -> None:
+    """A store as ``tune extract`` publishes it, from rows that are made up."""
+    encoder = EncoderSpec(name="muq", weights_sha256="0" * 64, config_sha256="0" * 64)
+    spec = StoreSpec(
+        encoder=encoder,
+        segments=segment_spec(10, sample_rate_hz=RATE, min_samples=1025),
+        layers=tuple(range(N_LAYERS)),
+        poolings=("mean",),
+        resampler="none",
+        decoder="none",
+    )
+    counts = np.full(n_tracks, n_rows // n_tracks)
+    counts[: n_rows - counts.sum()] += 1
+    outcomes = [
+        TrackOutcome(
+            track_id=f"genre/{number % 97:02}/{number:06}.mp3",
+            audio_sha256=f"{number:064x}",
+            status="ok",
+            n_samples=int(count) * 10 * RATE,
+            sample_rate_hz=44_100,
+            n_rows=int(count),
+            covered_samples=int(count) * 10 * RATE,
+        )
+        for number, count in enumerate(counts)
+    ]
+    outcomes.sort(key=lambda outcome: outcome.track_id)
+
+    def rows(pooling: str) -> Iterator[Rows]:
+        place = np.concatenate([np.arange(outcome.n_rows) for outcome in outcomes])
+        for start in range(0, n_rows, 1024):
+            stop = min(start + 1024, n_rows)
+            yield Rows(
+                rows_of(start, stop),
+                (place[start:stop] * 10 * RATE).astype(np.int64),
+                np.full(stop - start, 10 * RATE, np.int32),
+            )
+
+    def no_units(index: int) -> Any:
+        raise AssertionError(index)
+
+    assemble(
+        path,
+        Assembly(
+            spec=spec,
+            dim=DIM,
+            collection=collection_digest((o.track_id, o.audio_sha256) for o in outcomes),
+            outcomes=outcomes,
+            unit_of={},
+            copy_from={},
+            load_unit=no_units,
+            facts={"frame_rate_hz": 25.0, "datasets": [], "license_note": "", "provenance": {}},
+            ledger={},
+            rows=rows,
+        ),
+    )
+
+
+def forget(path: Path) -> None:
+    """Drop a file or folder from the page cache (Linux), where the system lets us."""
+    os.sync()
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def best_of(run: Callable[[], Any], repeats: int = 5) -> float:
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def layer_ranges(store: Path) -> list[tuple[Path, int, int]]:
+    """Where the bytes of one layer lie: file, offset, length, in order."""
+    ranges = []
+    chunk = 256 * DIM * 2 + 4
+    for number in range(len(list((store / "embeddings/mean/c").iterdir()))):
+        path = store / f"embeddings/mean/c/{number}/0/0"
+        n_chunks = (path.stat().st_size - 4) // (chunk * N_LAYERS + 16 * N_LAYERS) or 1
+        ranges += [(path, (k * N_LAYERS + LAYER) * chunk, chunk) for k in range(n_chunks)]
+    return ranges
+
+
+def pread_all(ranges: list[tuple[Path, int, int]]) -> int:
+    """Read byte ranges with nothing else done: what no reader can beat."""
+    total = 0
+    buffer = bytearray(max(length for _, _, length in ranges))
+    descriptor, opened = -1, Path()
+    for path, offset, length in ranges:
+        if path != opened:
+            if descriptor >= 0:
+                os.close(descriptor)
+            descriptor, opened = os.open(path, os.O_RDONLY), path
+        total += os.preadv(descriptor, [memoryview(buffer)[:length]], offset)
+    os.close(descriptor)
+    return total
+
+
+def mean_in_a_process(path: Path) -> dict[str, float]:
+    """Mean over all tracks at one layer, in a fresh process that measures itself."""
+    command = [sys.executable, __file__, str(path), "--mean"]
+    found: dict[str, float] = json.loads(
+        subprocess.run(command, capture_output=True, check=True).stdout
+    )
+    return found
+
+
+def mean_here(path: Path) -> dict[str, float]:
+    before = resident_bytes()
+    reset_peak()
+    start = time.perf_counter()
+    store = open_store(path)
+    ragged = store.read_layer(store.track_ids, LAYER)
+    means = np.add.reduceat(ragged.values, ragged.offsets[:-1], axis=0, dtype=np.float32)
+    assert len(means) == len(store.track_ids)
+    return {"seconds": time.perf_counter() - start, "bytes": peak_bytes() - before}
+
+
+def large(path: Path) -> str:
+    """Figures of the large store."""
+    tracks = best_of(lambda: open_store(path).track_ids, 3)
+    store = open_store(path)
+    ids = store.track_ids
+    opening = best_of(lambda: open_store(path), 9)
+    n_files = sum(1 for file in path.rglob("*") if file.is_file())
+    mean = mean_in_a_process(path)
+    # one shard in eight, so that all of it stays in memory
+    some = ids[: len(ids) // 8]
+    ranges = layer_ranges(path)[: len(layer_ranges(path)) // 8]
+    reading = best_of(lambda: store.read_layer(some, LAYER))
+    raw = best_of(lambda: pread_all(ranges))
+    per_byte = raw / sum(length for _, _, length in ranges)
+    n_bytes = sum(len(store.rows_of([name])[0]) for name in some) * DIM * 2
+    forget(path)
+    start = time.perf_counter()
+    store.read_layer(ids, LAYER)
+    cold = time.perf_counter() - start
+    forget(path)
+    start = time.perf_counter()
+    pread_all(layer_ranges(path))
+    cold_raw = time.perf_counter() - start
+    rows = [
+        ("open", f"{opening * 1e3:.1f} ms", "≤ 50 ms"),
+        (f"open and list {len(ids)} tracks", f"{tracks:.2f} s", "≤ 2 s"),
+        ("files", n_files, "< 10,000"),
+        ("one layer, warm: speed over pread", f"{per_byte * n_bytes / reading:.2f}", "≥ 0.8"),
+        (
+            "one layer of all tracks, not in memory: speed over pread",
+            f"{cold_raw / cold:.2f} ({cold:.1f} s)",
+            "≥ 0.8",
+        ),
+        (
+            "mean of all tracks at one layer, fresh process",
+            f"{mean['seconds']:.1f} s, {mean['bytes'] / 1e9:.2f} GB",
+            "< 2 GB",
+        ),
+    ]
+    return table((f"{store.n_segments} rows × {N_LAYERS} × {DIM} f2", "", "bound"), rows)
+
+
+def formats(folder: Path, n_tracks: int) -> str:
+    """The same rows in four forms; reading one layer of all, and one track of all layers."""
+    import h5py
+
+    n_rows = N_SMALL
+    path = folder / "small.zarr"
+    write_store(path, n_tracks, n_rows)
+    store = open_store(path)
+    ids = store.track_ids
+    values = rows_of(0, n_rows)
+    np.save(folder / "rows.npy", values)
+    with h5py.File(folder / "rows.h5", "w") as file:
+        file.create_dataset("rows", data=values, chunks=(256, 1, DIM))
+    each = folder / "tracks"
+    each.mkdir()
+    for number, (start, stop) in enumerate(zip(store.offset[:-1], store.offset[1:], strict=True)):
+        np.save(each / f"{number}.npy", values[start:stop])
+
+    def from_npy() -> np.ndarray:
+        return np.array(np.load(folder / "rows.npy", mmap_mode="r")[:, LAYER])
+
+    def from_hdf5() -> np.ndarray:
+        with h5py.File(folder / "rows.h5") as file:
+            return np.array(file["rows"][:, LAYER])
+
+    def from_files() -> np.ndarray:
+        return np.concatenate([np.load(each / f"{n}.npy")[:, LAYER] for n in range(n_tracks)])
+
+    def from_store() -> np.ndarray:
+        return open_store(path).read_layer(ids, LAYER).values
+
+    places = {
+        "tune_cache store": (from_store, path),
+        ".npy, memory map": (from_npy, folder / "rows.npy"),
+        "HDF5, chunks of 256 × 1 × dim": (from_hdf5, folder / "rows.h5"),
+        "one .npy a track": (from_files, each),
+    }
+    rows = []
+    expected = values[:, LAYER].astype(np.float32)
+    for name, (read, place) in places.items():
+        warm = best_of(read, 3)
+        forget(place)
+        start = time.perf_counter()
+        found = read()
+        cold = time.perf_counter() - start
+        files = [place] if place.is_file() else [f for f in place.rglob("*") if f.is_file()]
+        difference = float(np.abs(found.astype(np.float32) - expected).max())
+        size = sum(file.stat().st_size for file in files) / 1e6
+        rows.append(
+            (name, f"{warm:.3f}", f"{cold:.3f}", f"{size:.0f}", len(files), f"{difference:g}")
+        )
+    header = (
+        f"one layer of {n_rows} rows, {n_tracks} tracks",
+        "s, in memory",
+        "s, not",
+        "MB",
+        "files",
+        "difference",
+    )
+    return table(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--tracks", type=int, default=55_000)
+    parser.add_argument("--mean", action="store_true", help="of the store FOLDER, in this process")
+    arguments = parser.parse_args()
+    if arguments.mean:
+        print(json.dumps(mean_here(arguments.folder)))
+        return
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    work = arguments.folder / "tune-benchmark-store"
+    with contextlib.ExitStack() as stack:
+        work.mkdir()
+        stack.callback(shutil.rmtree, work)
+        compared = formats(work, 2000)
+        start = time.perf_counter()
+        write_store(work / "large.zarr", arguments.tracks, arguments.rows)
+        written = time.perf_counter() - start
+        figures = large(work / "large.zarr")
+    n_gb = arguments.rows * N_LAYERS * DIM * 2 / 1e9
+    body = "\n\n".join(
+        [
+            "`benchmarks/store.py`, `make bench-store`. Made-up rows of MuQ's shape.",
+            machine(),
+            figures,
+            f"Written at {n_gb * 1e3 / written:.0f} MB/s, synchronised to the disk "
+            f"({n_gb:.1f} GB in {written:.0f} s).",
+            compared,
+        ]
+    )
+    write_section("The store", body)
+    print(body)
+
+
+if __name__ == "__main__":
+    main()

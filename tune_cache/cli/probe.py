@@ -1,0 +1,119 @@
+"""``tune probe``: options in, one public function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tune_cache.cli.options import (
+    AsJson,
+    CacheDir,
+    DataRoot,
+    DatasetArgument,
+    EncoderName,
+    Outside,
+    Segments,
+    TaskNames,
+    lengths,
+)
+
+__all__ = ["probe"]
+
+AGGREGATIONS = (
+    "mean, mean-duration, median, max, min, std, first, middle, joined by + as mean+std; concat; "
+    "multiscale-mean, multiscale-concat over all --seg; repeatable."
+)
+PROBES = (
+    "auto, logistic, ridge, svm, knn, centroid, or a scikit-learn estimator as "
+    "'sklearn.svm.SVC(C={0.1, 1})'; repeatable."
+)
+
+
+def probe(
+    dataset: DatasetArgument = None,
+    agg: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help=AGGREGATIONS, show_default=False)
+    ] = None,
+    task: TaskNames = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(metavar="N|last|mean|best|all", help="best; repeatable.")
+    ] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help=PROBES, show_default=False)
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="1234; repeatable.")] = None,
+    seg: Segments = None,
+    derive: Annotated[
+        list[float] | None,
+        typer.Option(help="Average shorter segments to this many seconds; repeatable."),
+    ] = None,
+    shots: Annotated[
+        list[int] | None, typer.Option(help="Learn from so many tracks a class; repeatable.")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(help="Draws of --shots; 10.")] = None,
+    encoder: EncoderName = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Exactly this store.", show_default=False)
+    ] = None,
+    max_segments: Annotated[
+        int | None, typer.Option(help="Segments that concat keeps of a track.")
+    ] = None,
+    fill: Annotated[
+        str | None,
+        typer.Option(metavar="draw|mean|zero", help="What concat adds to shorter tracks; draw."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse splits that leak.")] = False,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="Learn without tracks that leak into test.")
+    ] = False,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", help="Print the confusion matrix of each row too.")
+    ] = False,
+    data_root: DataRoot = None,
+    cache_dir: CacheDir = None,
+    allow_outside_root: Outside = False,
+    json: AsJson = False,
+) -> None:
+    """Fit light probes on stored vectors (stage two)."""
+    from tune_cache.commands.probe import probe as run
+    from tune_cache.commands.show import results, started, warn
+    from tune_cache.commands.show_probe import confusions, grids
+    from tune_cache.commands.terminal import say
+
+    found = run(
+        dataset,
+        agg=agg or (),
+        task=task or (),
+        layer=layer or (),
+        probe=probe or (),
+        seed=seed or (),
+        seg=lengths(seg),
+        derive=derive or (),
+        shots=shots or (),
+        repeats=repeats,
+        encoder=encoder,
+        store=store,
+        max_segments=max_segments,
+        fill=fill,
+        strict=strict,
+        drop_leaks=drop_leaks,
+        data_root=data_root,
+        cache_dir=cache_dir,
+        allow_outside_root=allow_outside_root,
+        on_start=started,
+    )
+    warn(found.warnings)
+    for line in grids(found.runs):
+        say(line)
+    text = results(
+        found.runs,
+        form="json" if json else "text",
+        command="probe",
+        dataset=found.dataset.name,
+        warnings=found.warnings,
+    )
+    typer.echo(text)
+    if confusion and not json:
+        typer.echo(confusions(found.runs))

@@ -1,0 +1,133 @@
+"""Which stores ``tune probe`` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from tune_cache.cache.find import find_stores, missing_tracks
+from tune_cache.cache.store import Store, open_store
+from tune_cache.commands.context import Context, plan_tracks
+from tune_cache.datasets.base import Dataset
+from tune_cache.errors import (
+    StoreAmbiguousError,
+    StoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    first_few,
+)
+
+__all__ = ["stores_to_probe"]
+
+
+def stores_to_probe(
+    context: Context,
+    dataset: Dataset,
+    *,
+    given: str,
+    seg: Sequence[float | Literal["full"]],
+    encoder: str | None,
+    store: Path | None,
+) -> tuple[list[Store], list[str]]:
+    """Find the stores to probe, one a segment length, and what must be said about the choice.
+
+    Parameters
+    ----------
+    given
+        How the dataset was named, for hints.
+    seg
+        Segment lengths; every length that a store at hand has if empty.
+    encoder
+        The dataset's own if None, or the only one that has stores.
+    store
+        Exactly this store.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreAmbiguousError
+        If no store serves, or several encodings do.
+    """
+    track_ids = [track.track_id for track in dataset.tracks]
+
+    @cache
+    def audio() -> Mapping[str, str]:
+        with context.inventory() as inventory:
+            planned = plan_tracks(dataset.tracks, inventory)
+        return {track.track_id: track.audio_sha256 for track in planned}
+
+    exact = context.setting("store", store)
+    if exact is not None:
+        opened = open_store(exact)
+        asked_for = {
+            "--seg": [length if length == "full" else f"{length:.6g}" for length in seg],
+            "--encoder": [encoder] if encoder else [],
+        }
+        is_there = {"--seg": opened.spec.segments.label, "--encoder": opened.spec.encoder.name}
+        for flag, values in asked_for.items():
+            if values and is_there[flag] not in values:
+                raise StoreMismatchError(
+                    f"store {opened.name!r} has {is_there[flag]!r}, and {flag} asks for "
+                    f"{values[0]!r}",
+                    hint=f"leave out {flag} or --store",
+                )
+        lacking = missing_tracks(opened, audio())
+        if lacking:
+            raise StoreError(
+                f"store {opened.name!r} lacks {len(lacking)} of {len(track_ids)} tracks of "
+                f"{dataset.name!r}, or has them with other audio: {first_few(lacking)}",
+                hint="extract this dataset again, or check --data-root",
+            )
+        return [opened], []
+    asked = context.setting("encoder", encoder)
+    common: dict[str, Any] = {
+        "lengths": seg,
+        "audio": audio,
+        "track_ids": track_ids,
+    }
+    name = asked or dataset.encoder
+    remedy = f"tune extract {given} --encoder "
+    try:
+        return find_stores(context.layout, encoder=name, remedy=remedy + name, **common), []
+    except StoreNotFoundError as error:
+        if asked:
+            raise
+        others = _others(context, name, common)
+        if not others:
+            there = _others(context, name, {**common, "lengths": ()})
+            if not there:
+                raise
+            labels = ["full" if length == "full" else f"{length:g}" for length in seg]
+            flags = "".join(f" --seg {label}" for label in labels)
+            raise StoreNotFoundError(
+                f"no store at segment length {', '.join(labels)} holds these tracks; "
+                f"there are {_listed(there)}",
+                hint=f"{remedy}{next(iter(there))}{flags}",
+            ) from error
+        if len(others) > 1:
+            raise StoreAmbiguousError(
+                f"several encoders have stores of these tracks: {_listed(others)}",
+                hint=f"choose one, as --encoder {next(iter(others))}",
+            ) from error
+    other, stores = others.popitem()
+    return stores, [f"encoder {name!r} has no store of these tracks; {other!r} has, and is used"]
+
+
+def _listed(stores: Mapping[str, Sequence[Store]]) -> str:
+    """Encoders and the lengths they have, as ``mel (10, full)``."""
+    return ", ".join(
+        f"{name} ({', '.join(store.spec.segments.label for store in found)})"
+        for name, found in stores.items()
+    )
+
+
+def _others(context: Context, name: str, common: Mapping[str, Any]) -> dict[str, list[Store]]:
+    """Stores of other encoders that would serve, by encoder."""
+    found: dict[str, list[Store]] = {}
+    for encoder in sorted({path.parent.name for path in context.layout.store_paths()} - {name}):
+        try:
+            found[encoder] = find_stores(context.layout, encoder=encoder, **common)
+        except StoreError:
+            continue
+    return found

@@ -1,0 +1,58 @@
+"""What ``tune probe`` says beside its table: grids, confusion matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tune_cache.errors import printable
+from tune_cache.reports.results import SavedRun
+from tune_cache.reports.tables import plain_table
+
+__all__ = ["confusions", "grids"]
+
+
+def grids(runs: Iterable[SavedRun]) -> list[str]:
+    """Say once what each probe chose from on validation, simplest first."""
+    lines = dict.fromkeys(
+        f"{run.result.probe.partition(' ')[0]} chooses {_grid(run.result.grid)}"
+        for run in runs
+        if len(run.result.grid) > 1
+    )
+    return [printable(line) for line in lines]
+
+
+def _grid(grid: Sequence[Mapping[str, Any]]) -> str:
+    """A grid as the values of each parameter.
+
+    Examples
+    --------
+    >>> _grid([{"k": 3, "metric": "cosine"}, {"k": 1, "metric": "cosine"}])
+    'k in 3, 1; metric in cosine'
+    """
+    values: dict[str, dict[str, None]] = {}
+    for params in grid:
+        for name, value in params.items():
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            values.setdefault(name, {})[text] = None
+    return "; ".join(f"{name} in {', '.join(found)}" for name, found in values.items())
+
+
+def confusions(runs: Iterable[SavedRun]) -> str:
+    """Draw the confusion matrix of each run that has one, rows the truth."""
+    parts = []
+    for run in runs:
+        result = run.result
+        if not result.confusion:
+            continue
+        title = (
+            f"{result.task}, seg {run.context.seg}, {result.aggregation}, {result.probe}, "
+            f"layer {result.layer}: test tracks, rows the truth"
+        )
+        rows = [
+            {"": name, **{other: str(n) for other, n in zip(result.classes, counts, strict=True)}}
+            for name, counts in zip(result.classes, result.confusion, strict=True)
+        ]
+        width = 4 + max(map(len, result.classes)) + sum(4 + len(n) for n in result.classes)
+        parts.append(f"\n{printable(title)}\n{plain_table(rows, width=width)}")
+    return "\n".join(parts)

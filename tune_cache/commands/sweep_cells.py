@@ -1,0 +1,265 @@
+"""The cells of a sweep: planned, found among earlier results, or worked out and saved.
+
+Conventions
+-----------
+A cell is saved as soon as it is done, under a key of all that it depends on, so
+an interrupted sweep resumes and a repeated one reads. What a cell predicted is
+read from the results when a comparison asks for it: all of it would not fit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tune_cache.cache.store import Store
+from tune_cache.commands.sweep_stores import Grid
+from tune_cache.datasets.base import Dataset
+from tune_cache.errors import StoreError, TaskError, TuneCacheError
+from tune_cache.probes.models import make_probe
+from tune_cache.probes.result import ProbeResult
+from tune_cache.probes.sweep import (
+    Cell,
+    Evaluator,
+    cell_key,
+    merge_aggregations,
+    task_digest,
+)
+from tune_cache.probes.tasks import load_task
+from tune_cache.probes.workers import jobs_for, run_all
+from tune_cache.reports.results import RunContext, SavedRun, newest_runs, save_result
+
+__all__ = ["Asked", "Planned", "Ran", "plan", "probes_for", "run_cells"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The axes of a grid beside its stores."""
+
+    tasks: tuple[str, ...]
+    aggregations: tuple[str, ...]
+    probes: tuple[str, ...]
+    layers: tuple[str, ...]
+    seeds: tuple[int, ...]
+    max_segments: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One row of a table to be.
+
+    Parameters
+    ----------
+    aggregations
+        Those that are the same thing here; the cells are of the first.
+    cells, keys
+        One a seed.
+    """
+
+    task: str
+    grid: Grid
+    store: Store
+    aggregations: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Ran:
+    """What became of cells, by key.
+
+    Parameters
+    ----------
+    runs
+        Without predictions where these are saved.
+    failed
+        Why a cell has no result.
+    n_remembered
+        Cells that were there already.
+    """
+
+    runs: dict[str, SavedRun] = field(default_factory=dict)
+    failed: dict[str, TuneCacheError] = field(default_factory=dict)
+    n_remembered: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+def plan(
+    dataset: Dataset, grids: Sequence[tuple[Grid, Store]], asked: Asked
+) -> tuple[list[Planned], list[str]]:
+    """List the rows, each thing once, by task and in the order asked for.
+
+    Returns
+    -------
+    the rows, and what is left out of the grid
+
+    Raises
+    ------
+    TaskError
+        If no probe asked for can learn a task, or its labels cannot support any.
+    """
+    rows, warnings = [], []
+    for name in asked.tasks:
+        task = dataset.task(name)
+        probes, unable = probes_for(asked.probes, task.kind)
+        warnings += [
+            f"task {name!r} is {task.kind}: probe {probe!r} is left out" for probe in unable
+        ]
+        for grid, store in grids:
+            data = load_task(dataset, task, store.status)
+            digest = task_digest(data)
+            track_ids = [track for part in data.splits.values() for track in part.track_ids]
+            lengths = np.diff(store.rows_of(track_ids)[1])
+            merged = merge_aggregations(asked.aggregations, one_segment=bool((lengths == 1).all()))
+            layers = _layers_of(asked.layers, store.layers)
+            for names, probe, layer in itertools.product(merged, probes, layers):
+                cells = tuple(
+                    Cell(
+                        store=store.path,
+                        task=name,
+                        aggregation=names[0],
+                        aggregation_options=_options(names[0], asked.max_segments),
+                        probe=probe,
+                        layer=layer,
+                        seed=seed,
+                    )
+                    for seed in asked.seeds
+                )
+                keys = tuple(
+                    cell_key(
+                        cell,
+                        spec_key=store.spec.key,
+                        content_digest=store.content_digest,
+                        task=digest,
+                    )
+                    for cell in cells
+                )
+                rows.append(
+                    Planned(
+                        task=name,
+                        grid=grid,
+                        store=store,
+                        aggregations=names,
+                        cells=cells,
+                        keys=keys,
+                    )
+                )
+    return rows, warnings
+
+
+def _options(aggregation: str, max_segments: int | None) -> dict[str, Any]:
+    return {"max_segments": max_segments} if max_segments and aggregation == "concat" else {}
+
+
+def probes_for(names: Sequence[str], kind: str) -> tuple[list[str], list[str]]:
+    """Probes by their own names, each once, and those that cannot learn such a task.
+
+    Raises
+    ------
+    TaskError
+        If none can.
+    """
+    able: dict[str, None] = {}
+    unable: list[str] = []
+    first: TaskError | None = None
+    for name in names:
+        try:
+            able[make_probe(name, kind)[0]] = None
+        except TaskError as error:
+            unable.append(name)
+            first = first or error
+    if first is not None and not able:
+        raise first
+    return list(able), unable
+
+
+def _layers_of(asked: Sequence[str], stored: Sequence[int]) -> list[str]:
+    """Layers by policy or index, each once, as first spelled; ``all`` is every index."""
+    found: dict[str, str] = {}
+    for name in asked:
+        for layer in map(str, stored) if name == "all" else [name]:
+            meaning = str(stored[-1]) if layer == "last" else layer
+            if meaning.startswith("-") and meaning[1:].isdecimal():
+                place = int(meaning)
+                meaning = str(stored[place]) if -len(stored) <= place else meaning
+            found.setdefault(meaning, layer)
+    return list(found.values())
+
+
+def run_cells(
+    dataset: Dataset,
+    rows: Sequence[Planned],
+    path: Path,
+    *,
+    jobs: int | None,
+    on_cell: Callable[[int, int], None] | None = None,
+) -> Ran:
+    """Find the cells of all rows among saved results, and work out the others.
+
+    Parameters
+    ----------
+    path
+        Of the results.
+    on_cell
+        Called with the number of cells done and of all, after each.
+    """
+    ran = Ran()
+    wanted = {
+        key: (row, cell) for row in rows for key, cell in zip(row.keys, row.cells, strict=True)
+    }
+    for run in _remembered(path, dataset.name, ran):
+        if run.context.cell_key in wanted:
+            ran.runs[run.context.cell_key] = run
+    ran.n_remembered = len(ran.runs)
+    pending = [key for key in wanted if key not in ran.runs]
+    n_jobs = jobs_for(jobs, len(pending))
+    cells = [wanted[key][1] for key in pending]
+    for place, found in run_all(Evaluator, (dataset, n_jobs), cells, jobs=n_jobs):
+        key = pending[place]
+        if isinstance(found, TuneCacheError):
+            ran.failed[key] = found
+        else:
+            where = _where(dataset, wanted[key][0].store, key)
+            ran.runs[key], problem = _saved(path, found, where)
+            ran.warnings += [problem] if problem and problem not in ran.warnings else []
+        if on_cell is not None:
+            on_cell(len(ran.runs) + len(ran.failed), len(wanted))
+    return ran
+
+
+def _remembered(path: Path, dataset: str, ran: Ran) -> list[SavedRun]:
+    try:
+        return newest_runs(path, dataset)
+    except StoreError as error:
+        ran.warnings.append(f"earlier results are not used: {error}")
+        return []
+
+
+def _saved(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun, str]:
+    """Save a result and let go of its predictions; keep them where saving fails."""
+    try:
+        run_id, problem = save_result(path, result, where), ""
+        result = replace(result, predictions=())
+    except (StoreError, OSError) as error:
+        run_id, problem = 0, f"results are not saved: {error}"
+    return SavedRun(run_id=run_id, created="", context=where, result=result), problem
+
+
+def _where(dataset: Dataset, store: Store, key: str) -> RunContext:
+    return RunContext(
+        dataset=dataset.name,
+        encoder=store.spec.encoder.name,
+        seg=store.spec.segments.label,
+        store=store.name,
+        spec_key=store.spec.key,
+        content_digest=store.content_digest,
+        note=str(store.attrs.get("encoder_note", "")),
+        spec=store.spec.to_json(),
+        cost=store.ledger,
+        cell_key=key,
+    )
