@@ -410,7 +410,7 @@ def test_prediction_covers_every_tensor_alive_and_not_much_more(nano, seconds, n
         nano.embed(waveforms)
     alive = live.peak - waveforms.nbytes  # which are the caller's
     predicted = nano.peak_bytes(n_items, waveforms.shape[1]) - SCRATCH
-    assert alive < predicted < 1.8 * alive + 50_000
+    assert alive < predicted < 2 * alive + 50_000
 
 
 def test_a_prediction_for_a_gpu_has_no_heap_but_the_samples():
@@ -419,7 +419,8 @@ def test_a_prediction_for_a_gpu_has_no_heap_but_the_samples():
     cpu, gpu = (Memory(**size, on_cpu=on_cpu) for on_cpu in (True, False))
     n_samples = 240_000
     image = image_bytes(config, 1000, 2)
-    assert cpu.peak_bytes(1, n_samples) - gpu.peak_bytes(1, n_samples) == image - 4 * n_samples
+    more = cpu.peak_bytes(1, n_samples) - gpu.peak_bytes(1, n_samples)
+    assert more == 3 * image // 2 - 4 * n_samples
     assert cpu.peak_bytes(8, n_samples) == cpu.peak_bytes(1, n_samples)  # one after the other
     assert gpu.peak_bytes(64, n_samples) > 5 * gpu.peak_bytes(1, n_samples)
     assert (cpu.grain(48_000), gpu.grain(48_000)) == (5, 1)

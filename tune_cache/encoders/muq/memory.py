@@ -283,15 +283,16 @@ def _mel_frames_seen(plan: Plan, n_mel_frames: int, *, on_cpu: bool) -> set[int]
 
 def _front_bytes(config: MuqConfig, n_mel_frames: int, itemsize: int, *, on_cpu: bool) -> int:
     """Memory of the front end while it looks at so many mel frames."""
-    # the first convolution block has two images at a time, beside its input; where the third of a
-    # block cannot take the place of the first, three
+    # the first convolution block has two images at a time, beside its input; in the heap the third
+    # of a block cannot take the place of the first, and now and then those of the stretch before
+    # lie so that a fourth is needed
     image = image_bytes(config, n_mel_frames, itemsize)
-    n_images = 3 if on_cpu and not is_mapped(image) else 2
+    images = 7 * image // 2 if on_cpu and not is_mapped(image) else 2 * image
     # the library's own layout of a kernel, and the one before it
     kernels = 2 * 9 * config.conv_dim**2 * itemsize
     # windows and spectra of a strip, which matter to small models only
     strip = min(STRIP_FRAMES if on_cpu else n_mel_frames, n_mel_frames) * (N_FFT + N_FFT + 2) * 4
-    return max(n_images * image + kernels, strip) + n_mel_frames * N_MELS * (4 + itemsize)
+    return max(images + kernels, strip) + n_mel_frames * N_MELS * (4 + itemsize)
 
 
 def weights_bytes(config: MuqConfig, *, n_blocks: int, itemsize: int, on_cpu: bool) -> int:
