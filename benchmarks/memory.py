@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--stock-python")
     parser.add_argument("--point", help="precision,seconds,batch,calls: measure in this process")
+    parser.add_argument("--longest", type=int, default=3600, help="leave out longer tracks")
     parser.add_argument("--resume", type=Path, help="what an interrupted run said of each point")
     arguments = parser.parse_args()
     if arguments.point:
@@ -84,6 +85,8 @@ def main() -> None:
             measured[shape] = json.loads(found)
     rows = []
     for precision, seconds, batch, calls in OURS:
+        if seconds > arguments.longest:
+            continue
         shape = f"{precision},{seconds},{batch},{calls}"
         command = [sys.executable, __file__, str(arguments.weights), "--point", shape]
         found = measured.get(shape) or json.loads(
@@ -102,7 +105,7 @@ def main() -> None:
             )
         )
     script = str(Path(__file__).parent / "stock.py")
-    for seconds, batch, calls in STOCK:
+    for seconds, batch, calls in STOCK if arguments.stock_python else ():
         command = [arguments.stock_python, script, "run", str(arguments.weights)]
         command += ["--seconds", str(seconds), "--batch", str(batch), "--repeats", str(calls)]
         found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
