@@ -8,7 +8,7 @@ TORTURE := tests/test_crash.py tests/test_power_loss.py tests/test_full_disk.py 
 	tests/test_concurrency.py tests/test_verify.py tests/test_repair.py tests/test_hostile_extract.py
 
 .PHONY: help demo test torture mutations test-transformers-4 lint format bench bench-encoder bench-memory \
-	bench-extract bench-store bench-real-clips clean
+	bench-extract bench-store bench-probe bench-real-clips clean
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -71,6 +71,9 @@ bench-extract: $(BENCH)  ## what stage one adds to the forward passes
 
 bench-store: $(VENV)/.ready  ## a store of 300,000 rows (9 GB in build/) beside other formats
 	$(BIN)/python benchmarks/store.py build
+
+bench-probe: $(VENV)/.ready  ## stage two beside plain scikit-learn loops
+	$(BIN)/python benchmarks/probe.py
 
 bench-real-clips: $(VENV)/.ready $(STOCK)/.ready build/muq-random/model.safetensors  ## ten real clips, true size
 	$(BIN)/python benchmarks/real_clips.py build/muq-random $(SUBSET) --stock-python $(STOCK)/bin/python
