@@ -73,7 +73,7 @@ bench-store: $(VENV)/.ready  ## a store of 300,000 rows (9 GB in build/) beside 
 	$(BIN)/python benchmarks/store.py build
 
 bench-probe: $(VENV)/.ready  ## stage two beside plain scikit-learn loops
-	$(BIN)/python benchmarks/probe.py
+	$(BIN)/python benchmarks/probe.py build
 
 bench-real-clips: $(VENV)/.ready $(STOCK)/.ready build/muq-random/model.safetensors  ## ten real clips, true size
 	$(BIN)/python benchmarks/real_clips.py build/muq-random $(SUBSET) --stock-python $(STOCK)/bin/python
