@@ -77,10 +77,11 @@ def run_all(
             for future in done:
                 yield places.pop(future), future.result()
         pool.shutdown()
-    except BaseException as error:  # a caller that is interrupted waits for nobody
-        pool.shutdown(wait=False, cancel_futures=True)
+    except BaseException as error:  # a caller that is interrupted waits for no item
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
+        # for the pool's thread: whoever else reaps a process takes its exit code from us
+        pool.shutdown(wait=True, cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
             raise TuneCacheError(
                 "a process of the sweep ended unexpectedly",
