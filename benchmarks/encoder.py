@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,10 @@ def product_peak(dtype: str) -> float:
     for size in (1024, 2048, 4096):
         x, y = (torch.randn(size, size).to(kind) for _ in range(2))
         packed = torch.ops.mkldnn._reorder_linear_weight(y, size)
+        linear = torch.ops.mkldnn._linear_pointwise
         candidates: list[Callable[[], Any]] = [
-            lambda x=x, y=y: x @ y,  # type: ignore[misc]
-            lambda x=x, w=packed: torch.ops.mkldnn._linear_pointwise(  # type: ignore[misc]
-                x, w, None, "none", [], ""
-            ),
+            partial(torch.matmul, x, y),
+            partial(linear, x, packed, None, "none", [], ""),
         ]
         for product in candidates:
             best = max(best, 2 * size**3 / _fastest(product) / 1e9)
@@ -133,18 +133,19 @@ def speed(own: Own, stock: Server, rounds: int) -> tuple[str, dict[str, float]]:
     """Interleaved rounds of everything; the table and the ratios that bounds are set for."""
     shallow = tuple(range(7))
     runs: dict[tuple[str, str], Callable[[], float]] = {}
+
+    def stock_seconds(length: float, batch: int, autocast: bool) -> float:
+        answer = stock.ask(seconds=length, batch=batch, autocast=autocast)
+        return float(answer["seconds"][0])
+
     for length, batch in ((10.0, 4), (45.0, 1)):
         size = f"{length:g} s × {batch}"
         for name, autocast in (("stock fp32", False), ("stock autocast bf16", True)):
-            runs[size, name] = lambda n=length, b=batch, a=autocast: stock.ask(  # type: ignore[misc]
-                seconds=n, batch=b, autocast=a
-            )["seconds"][0]
+            runs[size, name] = partial(stock_seconds, length, batch, autocast)
         for precision in ("fp32", "bf16"):
-            runs[size, f"tune_cache {precision}"] = (
-                lambda n=length, b=batch, p=precision: own.seconds(n, b, p)  # type: ignore[misc]
-            )
-            runs[size, f"tune_cache {precision}, --layers 6"] = (
-                lambda n=length, b=batch, p=precision: own.seconds(n, b, p, shallow)  # type: ignore[misc]
+            runs[size, f"tune_cache {precision}"] = partial(own.seconds, length, batch, precision)
+            runs[size, f"tune_cache {precision}, --layers 6"] = partial(
+                own.seconds, length, batch, precision, shallow
             )
     taken: dict[tuple[str, str], list[float]] = defaultdict(list)
     for number in range(rounds + 1):

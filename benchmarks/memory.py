@@ -46,6 +46,7 @@ BOUNDS_GB = {("fp32", 45, 1): 0.3, ("fp32", 45, 4): 0.5, ("fp32", 1200, 1): 1.0}
 def point(weights: Path, precision: str, seconds: float, batch: int, calls: int) -> dict[str, Any]:
     """Measure one shape in this process."""
     from tune_cache.encoders.base import get_encoder
+    from tune_cache.encoders.sized import SizedEncoder
 
     encoder = get_encoder("muq").load(
         path=weights,
@@ -61,7 +62,8 @@ def point(weights: Path, precision: str, seconds: float, batch: int, calls: int)
     reset_peak()
     for _ in range(calls):
         encoder.embed(samples)
-    predicted = encoder.peak_bytes(batch, samples.shape[1])  # type: ignore[attr-defined]
+    assert isinstance(encoder, SizedEncoder)
+    predicted = encoder.peak_bytes(batch, samples.shape[1])
     return {"measured": peak_bytes() - before, "predicted": predicted}
 
 

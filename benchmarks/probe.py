@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 from page import machine, table, write_section
 
-from tune_cache.cache.assemble import Assembly, Rows, assemble
+from tune_cache.cache.assemble import Assembly, assemble
 from tune_cache.cache.journal import TrackOutcome
 from tune_cache.cache.layout import Layout
+from tune_cache.cache.rows import Rows
 from tune_cache.cache.store import open_store
 from tune_cache.datasets.catalog import load_dataset
 from tune_cache.probes.features import read_features
@@ -164,9 +165,6 @@ def write_store(layout: Layout, size: Size, values: np.ndarray) -> Path:
             places = np.arange(start, start + len(some)) % n
             yield Rows(some, places * 10 * RATE, np.full(len(some), 10 * RATE, np.int32))
 
-    def no_units(index: int) -> Any:
-        raise AssertionError(index)
-
     path = layout.store_path(spec, collection)
     path.parent.mkdir(parents=True, exist_ok=True)
     assemble(
@@ -176,9 +174,6 @@ def write_store(layout: Layout, size: Size, values: np.ndarray) -> Path:
             dim=DIM,
             collection=collection,
             outcomes=outcomes,
-            unit_of={},
-            copy_from={},
-            load_unit=no_units,
             facts={"frame_rate_hz": 25.0, "datasets": [], "license_note": "", "provenance": {}},
             ledger={},
             rows=in_blocks,
@@ -254,6 +249,31 @@ def own_loop(size: Size, data: TaskData, means: list[dict[str, Any]]) -> tuple[f
     return best
 
 
+def worst_loss(data: TaskData, means: list[dict[str, Any]]) -> float:
+    """How much higher the objective is than scikit-learn's, solved to 1e-8, at worst; layer 8."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    rows, truth = means[8]["train"], data.splits["train"].truth
+    scaled = StandardScaler().fit_transform(rows)
+    _, probe = make_probe("logistic", data.kind)
+    probe.fit(rows, truth, standardise=True)
+
+    def objective(margins: np.ndarray, planes: np.ndarray, strength: float) -> float:
+        margins = margins - margins.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(margins).sum(axis=1)) - margins[np.arange(len(truth)), truth]
+        return float(losses.mean() + np.square(planes).sum() / (2 * strength * len(truth)))
+
+    worst = -np.inf
+    for choice, params in enumerate(probe.grid):
+        planes, offsets = probe._planes[choice]
+        found = objective(probe._locate(rows) @ planes + offsets, planes, params["C"])
+        plain = LogisticRegression(C=params["C"], max_iter=10_000, tol=1e-8).fit(scaled, truth)
+        exact = objective(plain.decision_function(scaled), plain.coef_, params["C"])
+        worst = max(worst, found - exact)
+    return worst
+
+
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     found = run()
@@ -308,15 +328,18 @@ def of_size(
     ]
     figures = {
         f"{size.name}: plain scikit-learn over probes here": min(theirs) / min(ours),
-        f"{size.name}: difference of the best validation {name}": abs(
-            chosen["ours"][0] - chosen["theirs"][0]
-        ),
+        f"{size.name}: best validation {name}, probes here": chosen["ours"][0],
+        f"{size.name}: best validation {name}, plain scikit-learn": chosen["theirs"][0],
         f"{size.name}: seconds to predict 1,000 tracks": row.get(
             "seconds_predict_per_1000", np.nan
         ),
         f"{size.name}: peak of fitting above what was there, MB": row.get("peak_fit_bytes", np.nan)
         / 1e6,
     }
+    if size.probe == "logistic":
+        figures[f"{size.name}: objective above scikit-learn's solved to 1e-8, worst of 6"] = (
+            worst_loss(data, means)
+        )
     return rows, figures
 
 
@@ -349,6 +372,8 @@ def main() -> None:
             machine(f"{arguments.rounds} interleaved rounds", f"threads of BLAS: {threads}"),
             table(("", "seconds, least", "bound"), rows),
             table(("", ""), [(k, f"{v:.2g}") for k, v in figures.items()]),
+            "scikit-learn's default tolerance ends before the optimum at weak penalties, so that "
+            "what it predicts, and chooses, is another model's; both are given.",
             "Forward passes of the frozen encoder: MARBLE v2 runs it in every epoch of a probe, "
             "from when it stops early to its last epoch; here it runs once a slice, and never "
             "again for any probe, aggregation, layer or seed.",

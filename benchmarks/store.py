@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ import numpy as np
 from page import machine, table, write_section
 from stock import peak_bytes, reset_peak, resident_bytes
 
-from tune_cache.cache.assemble import Assembly, Rows, assemble
+from tune_cache.cache.assemble import Assembly, assemble
 from tune_cache.cache.journal import TrackOutcome
+from tune_cache.cache.rows import Rows
 from tune_cache.cache.store import open_store
 from tune_cache.segments import segment_spec
 from tune_cache.specs import EncoderSpec, StoreSpec, collection_digest
@@ -37,14 +39,16 @@ LAYER = 6
 N_SMALL = 20_000  # rows of the comparison with other formats
 
 
+@cache
+def base_rows() -> np.ndarray:
+    """Random rows, (1024, layers, dim) f2."""
+    return np.random.default_rng(0).normal(size=(1024, N_LAYERS, DIM)).astype("f2")
+
+
 def rows_of(start: int, stop: int) -> np.ndarray:
     """Rows that differ everywhere, at the price of a copy; (rows, layers, dim) f2."""
-    if not hasattr(rows_of, "base"):
-        rng = np.random.default_rng(0)
-        rows_of.base = rng.normal(size=(1024, N_LAYERS, DIM)).astype("f2")  # type: ignore[attr-defined]
-    base: np.ndarray = rows_of.base  # type: ignore[attr-defined]
     index = np.arange(start, stop)
-    return base[index % 1024] + (index // 1024).astype("f2")[:, None, None]
+    return base_rows()[index % 1024] + (index // 1024).astype("f2")[:, None, None]
 
 
 def write_store(path: Path, n_tracks: int, n_rows: int) -> None:
@@ -84,9 +88,6 @@ def write_store(path: Path, n_tracks: int, n_rows: int) -> None:
                 np.full(stop - start, 10 * RATE, np.int32),
             )
 
-    def no_units(index: int) -> Any:
-        raise AssertionError(index)
-
     assemble(
         path,
         Assembly(
@@ -94,9 +95,6 @@ def write_store(path: Path, n_tracks: int, n_rows: int) -> None:
             dim=DIM,
             collection=collection_digest((o.track_id, o.audio_sha256) for o in outcomes),
             outcomes=outcomes,
-            unit_of={},
-            copy_from={},
-            load_unit=no_units,
             facts={"frame_rate_hz": 25.0, "datasets": [], "license_note": "", "provenance": {}},
             ledger={},
             rows=rows,

@@ -31,6 +31,23 @@ class Slow(ToyEncoder):
         return super().embed(waveforms)
 
 
+def fork(work) -> int:
+    """Run ``work`` in a child; it exits with 0 unless it raised."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def join(pids) -> dict[int, int]:
+    return {pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids}
+
+
 def run_child(world: World, *, kill_after: float | None = None, observer=None, work=None) -> int:
     """Extract in a forked child; its exit status, negative for a signal, 10 and 11 for the disk."""
     work = work or (lambda: world.extract(1.0, "full"))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tune_cache.cache.assemble import Assembly, Rows
-from tune_cache.cache.exchange.restore import covered_samples, no_unit, publish
+from tune_cache.cache.assemble import Assembly
+from tune_cache.cache.exchange.restore import covered_samples, publish
 from tune_cache.cache.journal import TrackOutcome
 from tune_cache.cache.layout import Layout
+from tune_cache.cache.rows import Rows
 from tune_cache.cache.store import Store
 from tune_cache.specs import EncoderSpec, SegmentSpec, StoreSpec, collection_digest
 
@@ -112,9 +113,6 @@ def make_store(folder: Path, sample: Sample) -> Store:
         dim=sample.dim,
         collection=collection_digest((o.track_id, o.audio_sha256) for o in outcomes),
         outcomes=outcomes,
-        unit_of={},
-        copy_from={},
-        load_unit=no_unit,
         facts={
             "frame_rate_hz": 25.0,
             "datasets": ["EMO", "na\u00efve \udcff"],

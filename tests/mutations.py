@@ -32,8 +32,8 @@ MUTATIONS = (
     Mutation(
         "fsync of a file",
         "cache/disk.py",
-        """            step("sync", temporary)
-            os.fsync(file.fileno())
+        """        step("sync", temporary)
+        os.fsync(file.fileno())
 """,
         "",
         ("tests/test_power_loss.py",),
@@ -50,14 +50,13 @@ MUTATIONS = (
     Mutation(
         "rename: written in place",
         "cache/disk.py",
-        """    temporary = path.with_name(f".{path.name}.{unique_suffix()}{TEMPORARY_SUFFIX}")
-    try:
-        step("create", temporary)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL""",
-        """    temporary = path
-    try:
-        step("create", temporary)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC""",
+        """        yield os.open(temporary, flags, 0o666)
+        step("rename", path)
+        temporary.replace(path)
+""",
+        """        yield os.open(path, flags & ~os.O_EXCL | os.O_TRUNC, 0o666)
+        step("rename", path)
+""",
         ("tests/test_crash.py", "tests/test_power_loss.py", "tests/test_full_disk.py"),
     ),
     Mutation(

@@ -47,3 +47,13 @@ def make_small_dataset(folder: Path, name: str = "small", n_tracks: int = N_TRAC
         f'[datasets.{name}.tasks.level]\nlabel = "level"\ntargets = ["loudness", "length"]\n'
     )
     return folder / name
+
+
+def make_home(folder: Path) -> Path:
+    """The dataset in ``data``; its tune.toml makes ``mel`` and the folder ``cache`` the defaults."""
+    make_small_dataset(folder / "data")
+    settings = (folder / "data/tune.toml").read_text()
+    settings = settings.replace('manifests = "small"', 'manifests = "data/small"\nencoder = "mel"')
+    settings += '[defaults]\ndataset = "small"\ncache_dir = "cache"\n'
+    (folder / "tune.toml").write_text(settings)
+    return folder

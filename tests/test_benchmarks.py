@@ -63,3 +63,32 @@ def test_every_benchmark_is_run_by_one_command() -> None:
     assert scripts
     for script in sorted(scripts):
         assert f"benchmarks/{script}" in makefile, script
+
+
+def test_probes_are_measured_at_the_sizes_of_the_published_splits() -> None:
+    from probe import EMO, GTZAN
+
+    assert (EMO.n_tracks, EMO.n_segments) == (744, 5)
+    assert (GTZAN.n_tracks, GTZAN.n_segments) == (930, 3)
+
+
+def test_made_up_vectors_carry_their_labels_best_at_one_layer(monkeypatch) -> None:
+    import dataclasses
+
+    import numpy as np
+    import probe
+
+    monkeypatch.setattr(probe, "DIM", 32)
+    size = dataclasses.replace(probe.GTZAN, splits=(200, 50, 50), n_segments=2)
+    labels = [size.label(number, np.random.default_rng(0)) for number in range(size.n_tracks)]
+    values = probe.vectors(size, labels)
+    assert values.shape == (300, 2, 13, 32)
+    classes = np.array([int(label[5:]) for label in labels])
+
+    def spread(layer: int) -> float:
+        """Of class means, over all spread."""
+        rows = values[:, :, layer].astype(float).mean(axis=1)
+        means = np.array([rows[classes == k].mean(axis=0) for k in range(10)])
+        return float((means.var(axis=0) / rows.var(axis=0)).mean())
+
+    assert spread(8) > spread(0)

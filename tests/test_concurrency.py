@@ -10,30 +10,13 @@ import signal
 import time
 
 import pytest
-from crash import LENGTHS, N_SEGMENTS, Slow, check_resumed, leftovers, published
+from crash import LENGTHS, N_SEGMENTS, Slow, check_resumed, fork, join, leftovers, published
 from torture import repetitions
 from world import ToyEncoder, World, arrays_of
 
 from tune_cache.cache import locks
 from tune_cache.cache.store import open_store
 from tune_cache.errors import StoreError
-
-
-def fork(work) -> int:
-    """Run ``work`` in a child; it exits with 0 unless it raised."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
-
-
-def join(pids) -> dict[int, int]:
-    return {pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids}
 
 
 def copy_of(source: World, folder) -> World:

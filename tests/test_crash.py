@@ -16,6 +16,8 @@ from crash import (
     Slow,
     check_resumed,
     die,
+    fork,
+    join,
     run_child,
     sampled_steps,
 )
@@ -79,14 +81,11 @@ def test_a_torn_unit_is_never_taken_for_a_unit(pristine, tmp_path):
 def test_a_file_that_is_replaced_is_the_old_one_or_the_new_one(tmp_path, operation):
     path = tmp_path / "0.safetensors"
     disk.write_durably(path, b"old")
-    pid = os.fork()
-    if pid == 0:
-        try:
-            with disk.observed(
-                lambda step, path, data: die(step, data) if step == operation else data
-            ):
-                disk.write_durably(path, b"new" * 10_000)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+    def replace():
+        with disk.observed(lambda step, path, data: die(step, data) if step == operation else data):
+            disk.write_durably(path, b"new" * 10_000)
+
+    pid = fork(replace)
+    assert join([pid])[pid] == -signal.SIGKILL
     assert path.read_bytes() == b"old"

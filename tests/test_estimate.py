@@ -15,7 +15,7 @@ import make_muq_golden as golden
 import numpy as np
 import pytest
 from command_line import tune
-from small_dataset import make_small_dataset
+from small_dataset import make_home
 from world import LENGTHS, MIN_SAMPLES, RATE, ToyEncoder, World, arrays_of, toy_spec
 
 import tune_cache
@@ -316,15 +316,7 @@ def brief(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    make_small_dataset(folder / "data")
-    (folder / "tune.toml").write_text(
-        (folder / "data/tune.toml")
-        .read_text()
-        .replace('manifests = "small"', 'manifests = "data/small"\nencoder = "mel"')
-        + '[defaults]\ndataset = "small"\ncache_dir = "cache"\n'
-    )
-    return folder
+    return make_home(tmp_path_factory.mktemp("home"))
 
 
 def rows_of(done) -> list[dict[str, object]]:
@@ -417,6 +409,17 @@ def test_a_budget_that_cannot_be_met_is_refused_before_anything_is_decoded(home,
     assert needed, done.stderr
     assert "expected at most 5 MB" in done.stderr
     assert f"--max-memory {needed[1]}MB" in done.stderr
+
+
+def test_a_damaged_store_stops_estimate_as_it_stops_extract(home, tmp_path):
+    common = ("--seg", "3", "--cache-dir", str(tmp_path / "cache"))
+    assert tune(home, "extract", *common).returncode == 0
+    (shard,) = (tmp_path / "cache/v1/mel").glob("seg3-*/embeddings/mean/c/0/0/0")
+    shard.write_bytes(b"")
+    for verb in ("extract", "estimate"):
+        done = tune(home, verb, *common)
+        assert done.returncode == 4, done.stderr
+        assert "embeddings/mean/c/0/0/0" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from world import (
     ToyEncoder,
     World,
     arrays_of,
-    inline_decoders,
     make_old,
     toy_spec,
     write_track,
@@ -213,14 +212,7 @@ def test_when_every_track_fails_nothing_is_published(world):
 def test_a_file_that_changes_while_it_is_read_is_refused(world):
     tracks = world.tracks()
     write_track(world.audio / "b/many.wav", 5 * RATE, seed=123)
-    outcome = extract_stores(
-        tracks,
-        [toy_spec(world.encoder)],
-        layout=world.layout,
-        info=world.encoder.info(),
-        load=lambda: world.encoder,
-        open_decoders=inline_decoders,
-    )[0]
+    outcome = world.extract(planned=tracks)[0]
     assert outcome.store.status["b/many.wav"] == "changed"
 
 
@@ -413,14 +405,7 @@ def test_torch_without_memory_on_a_cpu_is_recognised(world):
 def test_a_touched_file_with_the_same_bytes_has_not_changed(world):
     tracks = world.tracks()
     (world.audio / "b/many.wav").chmod(0o600)
-    outcome = extract_stores(
-        tracks,
-        [toy_spec(world.encoder)],
-        layout=world.layout,
-        info=world.encoder.info(),
-        load=lambda: world.encoder,
-        open_decoders=inline_decoders,
-    )[0]
+    outcome = world.extract(planned=tracks)[0]
     assert not outcome.failed
 
 
@@ -439,14 +424,7 @@ def test_ids_with_lone_surrogates_survive(world, name):
         dataclasses.replace(track, track_id=name) if track.track_id == "b/many.wav" else track
         for track in world.tracks()
     ]
-    store = extract_stores(
-        tracks,
-        [toy_spec(world.encoder)],
-        layout=world.layout,
-        info=world.encoder.info(),
-        load=lambda: world.encoder,
-        open_decoders=inline_decoders,
-    )[0].store
+    store = world.extract(planned=tracks)[0].store
     assert name in store.track_ids
     np.testing.assert_array_equal(store.read([name]).values, rows_by_hand(world, "b/many.wav"))
 

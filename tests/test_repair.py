@@ -14,7 +14,7 @@ from pathlib import Path
 import damage
 import numpy as np
 import pytest
-from crash import AtStep, die, sampled_steps
+from crash import AtStep, die, fork, join, sampled_steps
 from damage import SECONDS, files_of, make_world, numbers_of, small_spec
 from torture import repetitions
 from world import InlineDecoders, World, arrays_of, inline_decoders
@@ -323,15 +323,8 @@ def test_a_reader_of_the_damaged_store_goes_on_with_what_it_opened(world, pristi
 
 def forked(act) -> int:
     """Run something in a child; its exit status, negative for a signal."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            act()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    (code,) = join([fork(act)]).values()
+    return code
 
 
 def steps_of(world: World, path: Path) -> int:

@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +26,14 @@ from tune_cache.cache.disk import (
     unique_suffix,
     write_durably,
 )
-from tune_cache.cache.journal import JournalUnit, TrackOutcome
+from tune_cache.cache.journal import TrackOutcome
+from tune_cache.cache.rows import PoolingRows
 from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS, listing_entry
-from tune_cache.cache.store import FORMAT, STATUS_FAILED, STATUS_OK, Store, open_store
+from tune_cache.cache.store import FORMAT, STATUS_FAILED, STATUS_OK, open_store
 from tune_cache.errors import StoreCorruptError
 from tune_cache.specs import StoreSpec, canonical_json, sha256_text
 
-__all__ = ["Assembly", "Rows", "assemble"]
-
-COPY_ROWS = SHARD_ROWS  # read at a time from another store
+__all__ = ["Assembly", "assemble"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +44,12 @@ class Assembly:
     ----------
     outcomes
         Every track, in the order of ids.
-    unit_of
-        Track id to the index of the unit that holds it, for tracks not copied.
-    copy_from
-        Track id to the store whose rows are copied, and the id it has there.
-    load_unit
-        Reads a unit again by index.
+    rows
+        Pooling to all rows in the order of tracks.
     facts
         Further group attributes: provenance, datasets, license_note.
     ledger
         Written beside the arrays, outside every digest; called, if it can be, when they are.
-    rows
-        Pooling to all rows in the order of tracks, where they come from neither
-        units nor stores.
     expected_digest
         Nothing is published whose content digest differs; empty expects none.
     """
@@ -68,65 +58,10 @@ class Assembly:
     dim: int
     collection: str
     outcomes: Sequence[TrackOutcome]
-    unit_of: Mapping[str, int]
-    copy_from: Mapping[str, tuple[Store, str]]
-    load_unit: Callable[[int], JournalUnit]
+    rows: PoolingRows
     facts: Mapping[str, Any]
     ledger: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-    rows: Callable[[str], Iterator[Rows]] | None = None
     expected_digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Consecutive rows of one pooling and their place in their tracks."""
-
-    values: npt.NDArray[Any]
-    start_sample: npt.NDArray[np.int64]
-    n_samples: npt.NDArray[np.int32]
-
-
-def _pieces(assembly: Assembly, pooling: str) -> Iterator[Rows]:
-    """Rows of all tracks in order, some at a time, from units and from other stores."""
-    if assembly.rows is not None:
-        yield from assembly.rows(pooling)
-        return
-    load_unit = lru_cache(maxsize=1)(assembly.load_unit)
-
-    def source(outcome: TrackOutcome) -> tuple[str, int]:
-        if outcome.track_id in assembly.copy_from:
-            return str(assembly.copy_from[outcome.track_id][0].path), -1
-        return "", assembly.unit_of[outcome.track_id]
-
-    tracks = [outcome for outcome in assembly.outcomes if outcome.n_rows]
-    for (path, index), group in groupby(tracks, key=source):
-        members = list(group)
-        if path:
-            store = assembly.copy_from[members[0].track_id][0]
-            names = [assembly.copy_from[outcome.track_id][1] for outcome in members]
-            largest = max(outcome.n_rows for outcome in members)
-            n_tracks = max(1, COPY_ROWS // largest)
-            for start in range(0, len(names), n_tracks):
-                ids = names[start : start + n_tracks]
-                rows, _ = store.rows_of(ids)
-                yield Rows(
-                    store.read(ids, pooling=pooling).values,
-                    store.segment_start[rows],
-                    store.segment_n_samples[rows],
-                )
-        else:
-            unit = load_unit(index)
-            offsets = np.concatenate([[0], np.cumsum([o.n_rows for o in unit.outcomes])])
-            place = {outcome.track_id: i for i, outcome in enumerate(unit.outcomes)}
-            rows = np.concatenate(
-                [
-                    np.arange(offsets[i], offsets[i + 1])
-                    for i in (place[m.track_id] for m in members)
-                ]
-            )
-            yield Rows(
-                unit.embeddings[pooling][rows], unit.start_sample[rows], unit.n_samples[rows]
-            )
 
 
 def _blocks(pieces: Iterator[npt.NDArray[Any]], n_rows: int) -> Iterator[npt.NDArray[Any]]:
@@ -243,7 +178,7 @@ def _fill(folder: Path, assembly: Assembly) -> None:
     samples: list[npt.NDArray[Any]] = [np.zeros(0, np.int64)]
 
     def values(pooling: str) -> Iterator[npt.NDArray[Any]]:
-        for piece in _pieces(assembly, pooling):
+        for piece in assembly.rows(pooling):
             if pooling == spec.poolings[0]:  # the grid is the same for all
                 starts.append(piece.start_sample)
                 samples.append(piece.n_samples)

@@ -117,22 +117,12 @@ def write_durably(path: Path, data: bytes, *, sync_parent: bool = True) -> None:
         As the system says it; the temporary file is gone then.
     """
     temporary = path.with_name(f".{path.name}.{unique_suffix()}{TEMPORARY_SUFFIX}")
-    try:
-        step("create", temporary)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            torn = step("write", temporary, data)
-            file.write(data if torn is None else torn)
-            file.flush()
-            step("sync", temporary)
-            os.fsync(file.fileno())
-        step("rename", path)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with _renamed_at_the_end(temporary, path) as descriptor, os.fdopen(descriptor, "wb") as file:
+        torn = step("write", temporary, data)
+        file.write(data if torn is None else torn)
+        file.flush()
+        step("sync", temporary)
+        os.fsync(file.fileno())
     if sync_parent:
         sync_folder(path.parent)
 
@@ -147,10 +137,8 @@ def appearing_durably(path: Path) -> Iterator[Path]:
         As the system says it; the temporary file is gone then.
     """
     temporary = path.with_name(f".{unique_suffix()}{TEMPORARY_SUFFIX}")
-    try:
-        step("create", temporary)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(temporary, flags, 0o666))
+    with _renamed_at_the_end(temporary, path) as created:
+        os.close(created)
         yield temporary
         step("sync", temporary)
         descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -158,13 +146,22 @@ def appearing_durably(path: Path) -> Iterator[Path]:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _renamed_at_the_end(temporary: Path, path: Path) -> Iterator[int]:
+    """Create a private file, give its descriptor away, and rename it; gone if anything fails."""
+    try:
+        step("create", temporary)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        yield os.open(temporary, flags, 0o666)
         step("rename", path)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
 
 
 def publish_folder(private: Path, final: Path) -> bool:

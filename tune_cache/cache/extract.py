@@ -28,6 +28,7 @@ from tune_cache.cache.locks import Claims
 from tune_cache.cache.notes import write_note
 from tune_cache.cache.plan import PlannedTrack, make_plan
 from tune_cache.cache.preflight import check_room
+from tune_cache.cache.rows import rows_from_units_and_stores
 from tune_cache.cache.store import Store, open_store
 from tune_cache.cache.work import (
     Circumstances,
@@ -337,9 +338,9 @@ def gather(
         dim=info.dim,
         collection=collection,
         outcomes=outcomes,
-        unit_of=unit_of,
-        copy_from=job.copies,
-        load_unit=load_unit,
+        rows=rows_from_units_and_stores(
+            outcomes, unit_of=unit_of, copy_from=job.copies, load_unit=load_unit
+        ),
         facts=facts,
         ledger=ledger,
     )

@@ -19,12 +19,13 @@ from typing import Literal
 
 import numpy as np
 
-from tune_cache.cache.assemble import Assembly, Rows
+from tune_cache.cache.assemble import Assembly
 from tune_cache.cache.exchange.header import IMPORTED, Array
-from tune_cache.cache.exchange.restore import covered_samples, no_unit
+from tune_cache.cache.exchange.restore import covered_samples
 from tune_cache.cache.exchange.vectors import VectorFile, vector_blocks
 from tune_cache.cache.journal import TrackOutcome, check_rows
 from tune_cache.cache.ledger import machine_facts
+from tune_cache.cache.rows import Rows
 from tune_cache.errors import StoreError, StoreMismatchError, first_few
 from tune_cache.segments import segment_spec
 from tune_cache.specs import EncoderSpec, StoreSpec, canonical_json, collection_digest, sha256_text
@@ -136,9 +137,6 @@ def foreign_assembly(
         dim=shape[1],
         collection=collection_digest((o.track_id, o.audio_sha256) for o in outcomes),
         outcomes=outcomes,
-        unit_of={},
-        copy_from={},
-        load_unit=no_unit,
         facts={
             "frame_rate_hz": 0.0,
             "datasets": [dataset] if dataset else [],

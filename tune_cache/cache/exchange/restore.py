@@ -15,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from tune_cache.cache.assemble import Assembly, Rows, assemble
+from tune_cache.cache.assemble import Assembly, assemble
 from tune_cache.cache.disk import make_folders, remove_tree
 from tune_cache.cache.exchange.header import COMPUTED, IMPORTED, Array, Content
-from tune_cache.cache.journal import JournalUnit, TrackOutcome
+from tune_cache.cache.journal import TrackOutcome
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.locks import Claims
+from tune_cache.cache.rows import Rows
 from tune_cache.cache.store import STATUS_FAILED, STATUS_OK, Store, open_store
 from tune_cache.errors import StoreCorruptError, StoreMismatchError, printable
 from tune_cache.specs import collection_digest, differing_fields
 
-__all__ = ["assembly_of", "covered_samples", "no_unit", "publish"]
+__all__ = ["assembly_of", "covered_samples", "publish"]
 
 
 def assembly_of(content: Content, place: str) -> Assembly:
@@ -72,19 +73,11 @@ def assembly_of(content: Content, place: str) -> Assembly:
         dim=header.dim,
         collection=collection,
         outcomes=outcomes,
-        unit_of={},
-        copy_from={},
-        load_unit=no_unit,
         facts=facts,
         ledger=header.value["ledger"],
         rows=rows,
         expected_digest=header.attributes["content_digest"],
     )
-
-
-def no_unit(index: int) -> JournalUnit:
-    """Stand where a journal would be read: an import has none."""
-    raise LookupError(f"there is no unit {index}")
 
 
 def _outcomes(content: Content) -> list[TrackOutcome]:
