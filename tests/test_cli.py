@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import tune
-from small_dataset import N_TRACKS, make_small_dataset
+from small_dataset import N_TRACKS, make_home, make_small_dataset
 
 import tune_cache
 
@@ -21,14 +21,7 @@ REAL = {**os.environ, "HF_HUB_OFFLINE": "1"}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A folder with a dataset, a tune.toml and a cache that has a 1-s store."""
-    folder = tmp_path_factory.mktemp("home")
-    make_small_dataset(folder / "data")
-    (folder / "tune.toml").write_text(
-        (folder / "data/tune.toml")
-        .read_text()
-        .replace('manifests = "small"', 'manifests = "data/small"\nencoder = "mel"')
-        + '[defaults]\ndataset = "small"\ncache_dir = "cache"\n'
-    )
+    folder = make_home(tmp_path_factory.mktemp("home"))
     done = tune(folder, "extract", "--seg", "1")
     assert done.returncode == 0, done.stderr
     return folder

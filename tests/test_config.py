@@ -52,6 +52,16 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         layer = ["best", 6]
         probe = ["ridge", "mlp"]
         seed = [1, 2]
+        derive = 30
+        shots = [1, 5]
+        repeats = 20
+        max-segments = 12
+        fill = "mean"
+        strict = true
+        drop-leaks = false
+        preset = "tune-paper"
+        margin = 0.05
+        jobs = 4
         store = "some.zarr"
         part = "1/4"
         cache_dir = "/cache"
@@ -96,6 +106,16 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         "layer": ("best", 6),
         "probe": ("ridge", "mlp"),
         "seed": (1, 2),
+        "derive": (30,),
+        "shots": (1, 5),
+        "repeats": 20,
+        "max_segments": 12,
+        "fill": "mean",
+        "strict": True,
+        "drop_leaks": False,
+        "preset": "tune-paper",
+        "margin": 0.05,
+        "jobs": 4,
         "store": tmp_path / "some.zarr",
         "part": "1/4",
         "cache_dir": Path("/cache"),

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 from stage_two_world import (
     EMOTION,
     GENRE,
@@ -14,12 +15,17 @@ from stage_two_world import (
     random_tracks,
 )
 
+from tune_cache.aggregation.concat import Concat
 from tune_cache.cache.ragged import Ragged
+from tune_cache.datasets.base import Task
 from tune_cache.errors import TaskError, UsageError
 from tune_cache.probes.evaluate import run_probe
-from tune_cache.probes.features import read_features
+from tune_cache.probes.features import joined, read_features
+from tune_cache.probes.models import PROBES, Ridge
 from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.tasks import load_task
+
+SPLITS = ("train", "val", "test")
 
 
 @pytest.fixture(scope="module")
@@ -310,3 +316,171 @@ def test_one_probe_reads_every_layer_once_whatever_the_room():
         store = Store()
         run_probe(read_features(store, data, keep_bytes=0), data, layer=asked, n_resamples=20)
         assert store.read_layers == [1, 5]
+
+
+def without_validation(rng, n_train=60, kind="classes"):
+    """Two tracks a group; the signal is in layer 4 of 2, 4."""
+    labels = {"train": [f"c{n // 2 % 3}" for n in range(n_train)], "test": ["c0", "c1", "c2"] * 10}
+    data = load_task(
+        dataset_of(labels, groups=lambda split, number: f"{split}{number // 2}"), GENRE
+    )
+    by_layer = {layer: {} for layer in (2, 4)}
+    for split, part in data.splits.items():
+        for layer, found in by_layer.items():
+            tracks = random_tracks(rng, len(part), dim=6)
+            if layer == 4:
+                tracks.values[:, :3] += np.repeat(4 * np.eye(3)[part.truth], tracks.lengths, axis=0)
+            found[split] = tracks
+    return data, features_of(by_layer)
+
+
+def test_without_validation_choices_are_made_on_folds_of_train():
+    data, features = without_validation(np.random.default_rng(1))
+    (result,) = probe((data, features))
+    assert result.layer == "4"
+    assert result.scores["test"]["accuracy"].value > 0.9
+    assert result.n == {"train": 60, "val": 60, "test": 30}
+    assert any("no validation split" in text for text in result.warnings)
+    assert [p.track_id for p in result.predictions if p.split == "val"] == list(
+        data.splits["train"].track_ids
+    )
+
+
+def test_predictions_of_folds_are_those_of_models_that_never_saw_them():
+    """By hand: fit on the other folds, predict one, and fit on all for test."""
+    data, features = without_validation(np.random.default_rng(1))
+    (result,) = probe((data, features), layer=4, probe="ridge", aggregation="concat")
+    tracks, truth = features.of_layer(4), data.splits["train"].truth
+    choice = result.grid.index(result.params)
+
+    def fitted(rows):
+        concat = Concat().fit(tracks["train"][rows])
+        vectors = concat.transform(tracks["train"][rows])
+        return concat, Ridge().fit(vectors, truth[rows], standardise=False)
+
+    expected = np.zeros(60, dtype=int)
+    for fold in range(5):
+        concat, model = fitted(np.flatnonzero(data.folds != fold))
+        rows = np.flatnonzero(data.folds == fold)
+        expected[rows] = model.predict(concat.transform(tracks["train"][rows]), choice)
+    found = [p.prediction for p in result.predictions if p.split == "val"]
+    assert found == [data.classes[number] for number in expected]
+    concat, model = fitted(np.arange(60))
+    test = model.predict(concat.transform(tracks["test"]), choice)
+    found = [p.prediction for p in result.predictions if p.split == "test"]
+    assert found == [data.classes[number] for number in test]
+
+
+def test_settings_that_a_fold_cannot_support_are_no_choice():
+    data, features = without_validation(np.random.default_rng(1), n_train=36)
+    (result,) = probe((data, features), probe="knn")
+    assert max(params["k"] for params in result.grid) == 15  # 31 of 36, but not of 28
+
+
+TAGS = Task(name="tags", label="tags", kind="multilabel")
+
+
+def tagged(rng, n=(80, 40, 60)):
+    """Tag t is on where dimension t is large; some tracks have none."""
+    draws = {split: rng.random((k, 3)) < 0.3 for split, k in zip(SPLITS, n, strict=True)}
+    labels = {
+        split: [tuple(f"t{tag}" for tag in np.flatnonzero(row)) for row in rows]
+        for split, rows in draws.items()
+    }
+    data = load_task(dataset_of(labels, task=TAGS), TAGS)
+    layer = {}
+    for split, part in data.splits.items():
+        tracks = random_tracks(rng, len(part), dim=6)
+        tracks.values[:, :3] += np.repeat(3 * part.truth, tracks.lengths, axis=0)
+        layer[split] = tracks
+    return data, features_of({0: layer})
+
+
+@pytest.mark.parametrize("name", list(PROBES))
+def test_every_probe_ranks_tags(name):
+    data, features = tagged(np.random.default_rng(3))
+    (result,) = probe((data, features), probe=name)
+    scores = result.scores["test"]
+    assert scores["roc_auc"].low > 0.8
+    assert 0.6 < scores["ap"].value < scores["roc_auc"].value
+    assert result.metric == "roc_auc"
+    assert result.classes == ("t0", "t1", "t2")
+    truth = [item.truth for item in result.predictions if item.split == "test"]
+    assert (0.0, 0.0, 0.0) in truth
+    prediction = np.array([i.prediction for i in result.predictions if i.split == "test"])
+    assert roc_auc_score(np.array(truth), prediction) == pytest.approx(scores["roc_auc"].value)
+
+
+def test_a_tag_without_positives_in_test_is_in_no_mean_and_said():
+    data, features = tagged(np.random.default_rng(3))
+    truth = data.splits["test"].truth.copy()
+    truth[:, 1] = 0
+    test = dataclasses.replace(data.splits["test"], truth=truth)
+    (result,) = probe((dataclasses.replace(data, splits={**data.splits, "test": test}), features))
+    assert not math.isnan(result.scores["test"]["roc_auc"].value)
+    assert any("1 of 3 tags are on none or on all of the 60 test" in w for w in result.warnings)
+
+
+def test_a_confusion_matrix_counts_test_tracks_by_class(world):
+    (result,) = probe(world, layer=2)
+    assert result.classes == ("c0", "c1", "c2")
+    counts = np.zeros((3, 3), dtype=int)
+    for item in result.predictions:
+        if item.split == "test":
+            counts[result.classes.index(item.truth), result.classes.index(item.prediction)] += 1
+    assert result.confusion == tuple(map(tuple, counts.tolist()))
+    again = ProbeResult.from_json(result.to_json())
+    assert again.confusion == result.confusion
+
+
+def test_any_estimator_is_a_probe(world):
+    text = "sklearn.tree.DecisionTreeClassifier(max_depth={1, 3})"
+    (result,) = probe(world, probe=text)
+    assert result.probe == text
+    assert result.grid == ({"max_depth": 1}, {"max_depth": 3})
+    assert result.scores["test"]["accuracy"].value > 0.6
+
+
+def test_what_stage_two_costs_is_told(world):
+    (result,) = probe(world, aggregation="concat")
+    assert result.cost.keys() == {
+        "seconds_predict_per_1000", "peak_fit_bytes", "peak_predict_bytes",
+    }  # fmt: skip
+    assert 0 < result.cost["seconds_predict_per_1000"] < 100
+    # the vectors of train in float32 and in float64 at the least
+    assert result.cost["peak_fit_bytes"] > 60 * result.n_features * (4 + 8)
+    results = probe(world, layer="all")
+    assert len({one.cost["peak_fit_bytes"] for one in results}) == 1
+
+
+def test_a_result_of_an_older_version_reads_without_what_it_lacks(world):
+    (result,) = probe(world)
+    old = result.to_json()
+    for name in ("cost", "classes", "targets", "confusion", "shots", "repeat_scores"):
+        del old[name]
+    again = ProbeResult.from_json(old)
+    assert (again.cost, again.classes, again.confusion, again.shots) == ({}, (), (), None)
+
+
+def test_scales_are_joined_track_by_track(world):
+    data, features = world
+    rng = np.random.default_rng(9)
+    tracks = {split: random_tracks(rng, len(part)) for split, part in data.splits.items()}
+    noise = features_of({4: tracks, 7: tracks})
+    both = joined([noise, features])
+    assert both.layers == (4, 7)
+    (result,) = probe((data, both), aggregation="multiscale-concat")
+    assert result.layer == "4"
+    assert result.n_features == 16
+    assert result.scores["test"]["accuracy"].value > 0.9
+    (mean,) = probe((data, both), aggregation="multiscale-mean", layer="mean")
+    assert mean.n_features == 8
+
+
+def test_scales_need_two_lengths_and_a_common_layer(world):
+    _, features = world
+    with pytest.raises(UsageError, match="two segment lengths or more, found one"):
+        joined([features])
+    other = features_of({3: features.of_layer(2)})
+    with pytest.raises(TaskError, match="no layer in common"):
+        joined([features, other])

@@ -9,18 +9,19 @@ import sqlite3
 import pytest
 from command_line import tune
 from small_dataset import make_small_dataset
+from test_cold_start import modules_after
 
 import tune_cache
-from tune_cache.cli import sweeps as options
 from tune_cache.commands import sweep_cells, sweep_judging
 from tune_cache.errors import (
+    StoreAmbiguousError,
     StoreMismatchError,
     StoreNotFoundError,
     TaskError,
     TuneCacheError,
     UsageError,
 )
-from tune_cache.probes.compare import MARGIN, compare
+from tune_cache.probes.compare import compare
 from tune_cache.probes.evaluate import run_probe
 from tune_cache.probes.sweep import Evaluator
 from tune_cache.reports.results import load_run, newest_runs
@@ -256,6 +257,11 @@ def test_a_cell_that_fails_costs_itself(world, evaluated, monkeypatch):
     assert [len(table.verdicts) for table in report.tables] == [3, 3]
     with pytest.raises(TaskError, match="concat is too large"):
         again(world, seed=7, agg="concat", seg=1)
+    command = ["sweep", "small", "--cache-dir", str(world / "cache"), "--encoder", "mel"]
+    done = tune(world / "data", *command, "--seed", "7", "--agg", "mean", "--agg", "concat")
+    assert done.returncode == 3
+    assert "no result: kind: seg 1, concat, logistic" in done.stderr
+    assert "small · level" in done.stdout
 
 
 def test_missing_stores_are_listed_with_their_cost_and_nothing_is_done(world, evaluated):
@@ -271,6 +277,8 @@ def test_missing_stores_are_listed_with_their_cost_and_nothing_is_done(world, ev
     seconds = sum(track.duration_seconds for track in tracks)
     assert 0.9 * seconds < grid.audio_seconds < seconds  # tails below a second are not encoded
     assert grid.n_segments > len(tracks)
+    assert grid.ahead.work.n_encode == N_TRACKS
+    assert grid.ahead.n_bytes > 0
     assert grid.encode_seconds > 0
 
 
@@ -301,6 +309,66 @@ def test_another_encoder_is_used_only_where_it_is_the_only_one_and_that_is_said(
     report = again(world, encoder=None)
     assert report.encoder == "mel"
     assert "encoder 'muq' has no store of these tracks; 'mel' has, and is used" in report.warnings
+
+
+def test_of_several_encoders_at_hand_none_is_guessed(world):
+    shutil.copytree(world / "cache/v1/mel", world / "cache/v1/other")
+    with pytest.raises(StoreAmbiguousError, match="several encoders") as caught:
+        again(world, encoder=None)
+    assert caught.value.hint == "choose one, as --encoder mel"
+
+
+def test_of_two_encodings_of_a_length_none_is_guessed(world):
+    tune_cache.extract("small", encoder="mel", seg=1.0, dtype="f4", cache_dir=world / "cache")
+    with pytest.raises(StoreAmbiguousError, match="2 encodings of segment length 1") as caught:
+        again(world)
+    assert "tune cache rm" in caught.value.hint
+    report = again(world, seg=[10])  # no reason against a length that is clear
+    assert {v.entry.segs for v in report.tables[0].verdicts} == {("10",)}
+
+
+def test_tags_are_swept_and_compared_in_processes(world):
+    for split in ("train", "val", "test"):
+        rewrite(world, split, tagged)
+    config = world / "data/tune.toml"
+    config.write_text(
+        '[datasets.small]\nmanifests = "small"\n[datasets.small.tasks.tags]\nlabel = "tags"\n'
+    )
+    report = again(world, jobs=2)
+    (table,) = report.tables
+    assert {v.entry.metric for v in table.verdicts} == {"roc_auc"}
+    (reference,) = [v for v in table.verdicts if v.is_reference]
+    for verdict in table.verdicts:
+        if verdict.comparison is not None:
+            found = verdict.comparison
+            assert found.test == "permutation"
+            assert found.first == pytest.approx(verdict.score.value)
+            assert found.second == pytest.approx(reference.score.value)
+    assert again(world, jobs=2).n_remembered == report.n_cells
+    assert numbers(again(world)) == numbers(report)
+
+
+def tagged(rows):
+    """What sounds, and whether it is loud: two tags that are on some tracks."""
+    for row in rows:
+        row["tags"] = [row["label"]] + ["loud"] * (row["level"][0] > -1.5)
+    return rows
+
+
+def test_the_settings_file_gives_axes_and_a_preset_wins_over_it(world):
+    config = world / "data/tune.toml"
+    text = config.read_text()
+    config.write_text(
+        text + '[defaults]\nseg = [1]\nagg = ["max", "mean"]\nlayer = [0]\nmargin = 0.5\njobs = 1\n'
+    )
+    report = again(world, seg=(), agg=(), layer=(), jobs=None)
+    assert {table.margin for table in report.tables} == {0.5}
+    found = {(v.entry.segs, v.entry.aggregations) for v in report.tables[0].verdicts}
+    assert found == {(("1",), ("max",)), (("1",), ("mean",))}
+    assert {r.layer_asked for v in report.tables[0].verdicts for r in v.entry.results} == {"0"}
+    report = again(world, seg=(), agg=(), layer=(), preset="tune-paper")
+    assert {v.entry.aggregations for v in report.tables[0].verdicts} == {("concat", "mean", "max")}
+    assert {r.layer_asked for v in report.tables[0].verdicts for r in v.entry.results} == {"last"}
 
 
 @pytest.mark.parametrize(
@@ -377,8 +445,17 @@ def test_the_command_line_prints_a_table_a_task_and_one_object(world):
     assert failed.stdout == ""
 
 
-def test_options_of_the_command_line_have_the_defaults_of_the_functions():
-    assert options.sweep.__defaults__[options.sweep.__code__.co_varnames.index("margin")] == MARGIN
+def test_a_sweep_of_stores_at_hand_loads_neither_torch_nor_muq(world):
+    script = (
+        "import tune_cache\n"
+        "for agg in ('mean', 'std'):\n"  # remembered, and worked out
+        "    r = tune_cache.sweep(sys.argv[1], encoder='mel', seg=[1.0, 'full'], agg=agg,\n"
+        "                         layer='last', cache_dir=sys.argv[2], jobs=1)\n"
+        "    assert len(r.tables) == 2\n"
+        "tune_cache.compare(sys.argv[1], agg=['mean', 'std'], cache_dir=sys.argv[2])\n"
+    )
+    loaded = modules_after(script, "small", str(world / "cache"))
+    assert loaded & {"torch", "muq", "transformers", "torchaudio", "zarr", "h5py"} == set()
 
 
 def weigh(world, **asked):

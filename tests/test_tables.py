@@ -194,7 +194,8 @@ def test_json_names_are_the_documented_ones():
         "test_r2_arousal_low", "test_r2_arousal_high", "val_r2", "val_r2_low", "val_r2_high",
         "val_r2_arousal", "val_r2_arousal_low", "val_r2_arousal_high", "n_train", "n_val",
         "n_test", "n_classes", "n_features", "share_one_segment", "seconds_read", "seconds_fit",
-        "seconds_predict", "n_excluded", "flags", "warnings", "store", "spec_key",
+        "seconds_predict", "seconds_predict_per_1000", "peak_fit_bytes", "peak_predict_bytes",
+        "n_excluded", "flags", "warnings", "store", "spec_key",
         "content_digest", "stage_one_seconds", "peak_vram_bytes", "peak_rss_bytes",
         "n_lengths_together", "n_copied_tracks",
     ]  # fmt: skip

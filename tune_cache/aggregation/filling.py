@@ -14,13 +14,9 @@ section 3.6). Given n segments the level is known up to the usual shrinkage, and
 the rest, level and deviations, is borrowed from training tracks at random. Where
 segments of a track are alike, the draw repeats them.
 
-Told by a number of segments of 1 or 6 alone, where chance is 0.5 (vectors of 6
-dimensions, independent segments; 100 training tracks, mean of 6 worlds):
-logistic regression reads zeros at 0.65, own means at 0.68, draws at 0.50; five
-nearest neighbours at 0.82, 0.81 and 0.49. Draws cost what noise costs: with
-lengths of 1 to 6 and unlike segments up to 8 points of accuracy, with lengths of
-3 to 6 about 3, with alike ones 1 or none. A track's draws depend on its own
-vectors and on the training tracks, on no seed and no other track.
+What each tells of length, and what draws cost, is measured in
+``docs/adding-a-probe.md``. A track's draws depend on its own vectors and on the
+training tracks, on no seed and no other track.
 """
 
 from __future__ import annotations
@@ -63,11 +59,12 @@ class Continuation:
     @classmethod
     def of(cls, tracks: Ragged, mean: Array, scale: Array) -> Continuation:
         """Decompose training tracks, at least one of which has several segments."""
-        rows = ((tracks.values - mean) / scale).astype(np.float64)
+        rows = (tracks.values - mean.astype(np.float32)) / scale.astype(np.float32)
         n, lengths = len(tracks), tracks.lengths
-        levels = np.add.reduceat(rows, tracks.offsets[:-1], axis=0) / lengths[:, None]
-        rows -= np.repeat(levels, lengths, axis=0)
-        within = np.square(rows).sum(axis=0) / (lengths - 1).sum()
+        sums = np.add.reduceat(rows, tracks.offsets[:-1], axis=0, dtype=np.float64)
+        levels = sums / lengths[:, None]
+        rows -= np.repeat(levels.astype(np.float32), lengths, axis=0)
+        within = np.square(rows).sum(axis=0, dtype=np.float64) / (lengths - 1).sum()
         between = np.zeros_like(within)
         if n > 1:
             typical = (lengths.sum() - np.square(lengths).sum() / lengths.sum()) / (n - 1)

@@ -22,7 +22,10 @@ from tune_cache.cli.options import (
 
 __all__ = ["register"]
 
-Margin = Annotated[float, typer.Option(help="Largest loss that does not matter.")]
+Margin = Annotated[
+    float | None,
+    typer.Option(help="Largest loss that does not matter; 0.02.", show_default=False),
+]
 Aggregations = Annotated[
     list[str] | None, typer.Option(help="Aggregation; repeatable.", show_default=False)
 ]
@@ -62,7 +65,7 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(help="Processes; by the number of cells.", show_default=False)
     ] = None,
-    margin: Margin = 0.02,
+    margin: Margin = None,
     max_segments: Annotated[
         int | None, typer.Option(help="Segments that concat keeps of a track.")
     ] = None,
@@ -124,7 +127,7 @@ def compare(
     probe: Probes = None,
     seed: Seeds = None,
     task: TaskNames = None,
-    margin: Margin = 0.02,
+    margin: Margin = None,
     tracks: Annotated[int, typer.Option(help="Tracks to list that differ.", min=0)] = 10,
     cache_dir: CacheDir = None,
     json: AsJson = False,

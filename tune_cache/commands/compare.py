@@ -83,7 +83,7 @@ def compare(
     probe: str | Sequence[str] = (),
     seed: int | Sequence[int] = (),
     task: str | Sequence[str] = (),
-    margin: float = MARGIN,
+    margin: float | None = None,
     cache_dir: Path | str | None = None,
 ) -> CompareReport:
     """Compare saved results in pairs: two runs, or two values of one setting.
@@ -102,7 +102,7 @@ def compare(
     task
         Only these.
     margin
-        Largest difference that does not matter.
+        Largest difference that does not matter; 0.02 if None.
 
     Raises
     ------
@@ -111,8 +111,9 @@ def compare(
     StoreNotFoundError
         If a side has no result.
     """
-    check_margin(margin)
     context = open_context(cache_dir)
+    margin = float(context.setting("margin", margin, MARGIN))
+    check_margin(margin)
     path = context.layout.results_db
     values: dict[str, tuple[str, ...]] = {
         "encoder": several(encoder),

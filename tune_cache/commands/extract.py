@@ -214,15 +214,15 @@ def store_specs(
     info: EncoderInfo,
     *,
     seg: Sequence[Length],
-    hop: float | None,
-    tail: TailPolicy | None,
-    min_tail: float | None,
-    layers: str | None,
-    pool: str | None,
-    dtype: str | None,
-    channels: ChannelRule | None,
+    hop: float | None = None,
+    tail: TailPolicy | None = None,
+    min_tail: float | None = None,
+    layers: str | None = None,
+    pool: str | None = None,
+    dtype: str | None = None,
+    channels: ChannelRule | None = None,
 ) -> list[StoreSpec]:
-    """One spec a segment length."""
+    """One spec a segment length; what is None is as configured, else the default."""
     choose = context.setting
     pools = [word.strip() for word in choose("pool", pool, "mean").split(",")]
     unknown = [word for word in pools if word not in POOLINGS]

@@ -14,7 +14,7 @@ from typing import Any
 from tune_cache.aggregation.registry import MULTISCALE, make_aggregation
 from tune_cache.cache.store import Store
 from tune_cache.commands.context import Length, lengths, open_context, several
-from tune_cache.commands.probe_stores import stores_to_probe
+from tune_cache.commands.probe_stores import context_of, stores_to_probe
 from tune_cache.datasets.base import Dataset, Task
 from tune_cache.errors import StoreError, TaskError, UsageError
 from tune_cache.probes.evaluate import N_REPEATS, run_probe
@@ -23,7 +23,6 @@ from tune_cache.probes.guard import Leaks, find_leaks
 from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.tasks import TaskData, load_task
 from tune_cache.reports.results import RunContext, SavedRun, load_run, save_result
-from tune_cache.specs import canonical_json, sha256_text
 
 __all__ = ["ProbeReport", "probe"]
 
@@ -138,9 +137,12 @@ def probe(
     names = choose("task", several(task), tuple(item.name for item in loaded.tasks))
     tasks = [loaded.task(name) for name in names]
     aggregations = choose("agg", several(agg), ("mean",))
-    options = {
-        name: _options(name, {"max_segments": max_segments, "fill": fill}) for name in aggregations
+    of_concat = {
+        "max_segments": choose("max_segments", max_segments),
+        "fill": choose("fill", fill),
     }
+    options = {name: _options(name, of_concat) for name in aggregations}
+    derives = choose("derive", several(derive), ())
     stores, warnings = stores_to_probe(
         context,
         loaded,
@@ -149,7 +151,7 @@ def probe(
         encoder=encoder,
         store=store,
     )
-    for seconds in several(derive):
+    for seconds in derives:
         if not any(n_derived(found.spec.segments, seconds) for found in stores):
             raise UsageError(
                 f"no store serves to derive segments of {seconds:g} s",
@@ -160,7 +162,7 @@ def probe(
             choose("probe", several(probe), ("auto",)),
             choose("layer", several(layer), ("best",)),
             choose("seed", several(seed), (1234,)),
-            several(shots) or (None,),
+            choose("shots", several(shots), (None,)),
         )
     )
     runs = []
@@ -169,9 +171,9 @@ def probe(
         tasks,
         stores,
         tuple(aggregations),
-        several(derive),
-        strict=strict,
-        drop=drop_leaks,
+        derives,
+        strict=strict or choose("strict", None, False),
+        drop=drop_leaks or choose("drop_leaks", None, False),
     ):
         for aggregation, cell in itertools.product(source.aggregations, cells):
             name, policy, number, few = cell
@@ -184,7 +186,7 @@ def probe(
                 layer=policy,
                 seed=number,
                 shots=few,
-                repeats=N_REPEATS if repeats is None else repeats,
+                repeats=choose("repeats", repeats, N_REPEATS),
             )
             for result in results:
                 told = dataclasses.replace(result, warnings=(*result.warnings, *source.warnings))
@@ -227,7 +229,7 @@ def _sources(
                     every_status[name] = why
             told = tuple(leaks.warnings({split: len(part) for split, part in data.splits.items()}))
             said |= dict.fromkeys(told)
-            where = _where(dataset, (store,))
+            where = context_of(dataset, (store,))
             variants = [features]
             spec = store.spec.segments
             variants += [
@@ -242,7 +244,7 @@ def _sources(
             yield _Source(
                 data=data,
                 features=joined([read_features(store, data) for store in stores]),
-                where=_where(dataset, stores),
+                where=context_of(dataset, stores),
                 aggregations=together,
                 warnings=tuple(said),
             )
@@ -278,43 +280,3 @@ def _saved(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun
         created = datetime.now(UTC).isoformat(timespec="seconds")
         run = SavedRun(run_id=0, created=created, context=where, result=result)
         return run, f"result is not saved: {error}"
-
-
-def _where(dataset: Dataset, stores: Sequence[Store]) -> RunContext:
-    """What is to be told of the stores; of several, their names and digests joined."""
-    first = stores[0]
-    return RunContext(
-        dataset=dataset.name,
-        encoder=first.spec.encoder.name,
-        seg="+".join(store.spec.segments.label for store in stores),
-        store=" + ".join(store.name for store in stores),
-        spec_key=_one([store.spec.key for store in stores]),
-        content_digest=_one([store.content_digest for store in stores]),
-        note=str(first.attrs.get("encoder_note", "")),
-        spec=first.spec.to_json()
-        if len(stores) == 1
-        else {"scales": [store.spec.to_json() for store in stores]},
-        cost=first.ledger if len(stores) == 1 else _together(stores),
-    )
-
-
-def _one(digests: Sequence[str]) -> str:
-    return digests[0] if len(digests) == 1 else sha256_text(canonical_json(list(digests)))
-
-
-def _together(stores: Sequence[Store]) -> dict[str, Any]:
-    """Cost of several stores: seconds add up, memory is the highest; unknown if one is."""
-    rules: dict[str, Callable[[list[float]], float]] = {
-        "stage_one_seconds": sum,
-        "n_copied_tracks": sum,
-        "peak_vram_allocated_bytes": max,
-        "peak_rss_bytes": max,
-        "n_lengths": max,
-    }
-    cost: dict[str, Any] = {}
-    for name, rule in rules.items():
-        figures = [store.ledger.get(name) for store in stores]
-        known = [figure for figure in figures if isinstance(figure, int | float)]
-        if len(known) == len(stores):
-            cost[name] = rule(known)
-    return cost

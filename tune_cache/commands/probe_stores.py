@@ -1,8 +1,8 @@
-"""Which stores ``tune probe`` reads."""
+"""Which stores ``tune probe`` reads, and what a result keeps of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,10 @@ from tune_cache.errors import (
     StoreNotFoundError,
     first_few,
 )
+from tune_cache.reports.results import RunContext
+from tune_cache.specs import canonical_json, sha256_text
 
-__all__ = ["stores_to_probe"]
+__all__ = ["context_of", "stores_to_probe"]
 
 
 def stores_to_probe(
@@ -131,3 +133,43 @@ def _others(context: Context, name: str, common: Mapping[str, Any]) -> dict[str,
         except StoreError:
             continue
     return found
+
+
+def context_of(dataset: Dataset, stores: Sequence[Store]) -> RunContext:
+    """Tell where a result comes from; of several stores, names and digests are joined."""
+    first = stores[0]
+    return RunContext(
+        dataset=dataset.name,
+        encoder=first.spec.encoder.name,
+        seg="+".join(store.spec.segments.label for store in stores),
+        store=" + ".join(store.name for store in stores),
+        spec_key=_one([store.spec.key for store in stores]),
+        content_digest=_one([store.content_digest for store in stores]),
+        note=str(first.attrs.get("encoder_note", "")),
+        spec=first.spec.to_json()
+        if len(stores) == 1
+        else {"scales": [store.spec.to_json() for store in stores]},
+        cost=first.ledger if len(stores) == 1 else _together(stores),
+    )
+
+
+def _one(digests: Sequence[str]) -> str:
+    return digests[0] if len(digests) == 1 else sha256_text(canonical_json(list(digests)))
+
+
+def _together(stores: Sequence[Store]) -> dict[str, Any]:
+    """Cost of several stores: seconds add up, memory is the highest; unknown if one is."""
+    rules: dict[str, Callable[[list[float]], float]] = {
+        "stage_one_seconds": sum,
+        "n_copied_tracks": sum,
+        "peak_vram_allocated_bytes": max,
+        "peak_rss_bytes": max,
+        "n_lengths": max,
+    }
+    cost: dict[str, Any] = {}
+    for name, rule in rules.items():
+        figures = [store.ledger.get(name) for store in stores]
+        known = [figure for figure in figures if isinstance(figure, int | float)]
+        if len(known) == len(stores):
+            cost[name] = rule(known)
+    return cost

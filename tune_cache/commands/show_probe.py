@@ -15,7 +15,8 @@ __all__ = ["confusions", "grids"]
 def grids(runs: Iterable[SavedRun]) -> list[str]:
     """Say once what each probe chose from on validation, simplest first."""
     lines = dict.fromkeys(
-        f"{run.result.probe.partition(' ')[0]} chooses {_grid(run.result.grid)}"
+        f"{run.result.probe.removesuffix(f' {run.result.shots}-shot')} chooses "
+        + _grid(run.result.grid)
         for run in runs
         if len(run.result.grid) > 1
     )

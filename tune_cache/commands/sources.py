@@ -234,18 +234,7 @@ def _spec_of(found: Verification, context: Context, encoder_path: Path | None) -
             path=context.setting("encoder_path", encoder_path),
             precision=context.setting("precision", None, "fp32"),
         )
-        (spec,) = store_specs(
-            context,
-            info,
-            seg=[parse_seg(label)],
-            hop=None,
-            tail=None,
-            min_tail=None,
-            layers=None,
-            pool=None,
-            dtype=None,
-            channels=None,
-        )
+        (spec,) = store_specs(context, info, seg=[parse_seg(label)])
         if spec.key[:8] == key:
             return spec
     except (EncoderError, UsageError):

@@ -100,7 +100,7 @@ def sweep(
     device: str | None = None,
     extract_missing: bool = False,
     jobs: int | None = None,
-    margin: float = MARGIN,
+    margin: float | None = None,
     max_segments: int | None = None,
     data_root: Path | None = None,
     cache_dir: Path | str | None = None,
@@ -132,7 +132,7 @@ def sweep(
     jobs
         Processes, of one BLAS thread each; by the number of cells if None.
     margin
-        Largest loss against the best cell that does not matter.
+        Largest loss against the chosen cell that does not matter; 0.02 if None.
     on_start, on_missing, on_progress, on_cell
         Called once before the work, with the missing stores, with each step of
         stage one, and with the numbers of cells done and of all.
@@ -145,6 +145,9 @@ def sweep(
         If no cell of a task has a result.
     """
     context = open_context(cache_dir)
+    preset = context.setting("preset", preset)
+    margin = float(context.setting("margin", margin, MARGIN))
+    jobs = context.setting("jobs", jobs)
     chosen, warnings = _preset(preset)
     loaded = context.dataset(dataset, data_root=data_root, allow_outside_root=allow_outside_root)
     if on_start is not None:

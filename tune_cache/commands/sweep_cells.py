@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tune_cache.cache.store import Store
+from tune_cache.commands.probe_stores import context_of
 from tune_cache.commands.sweep_stores import Grid
 from tune_cache.datasets.base import Dataset
 from tune_cache.errors import StoreError, TaskError, TuneCacheError
@@ -224,7 +225,7 @@ def run_cells(
         if isinstance(found, TuneCacheError):
             ran.failed[key] = found
         else:
-            where = _where(dataset, wanted[key][0].store, key)
+            where = replace(context_of(dataset, [wanted[key][0].store]), cell_key=key)
             ran.runs[key], problem = _saved(path, found, where)
             ran.warnings += [problem] if problem and problem not in ran.warnings else []
         if on_cell is not None:
@@ -248,18 +249,3 @@ def _saved(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun
     except (StoreError, OSError) as error:
         run_id, problem = 0, f"results are not saved: {error}"
     return SavedRun(run_id=run_id, created="", context=where, result=result), problem
-
-
-def _where(dataset: Dataset, store: Store, key: str) -> RunContext:
-    return RunContext(
-        dataset=dataset.name,
-        encoder=store.spec.encoder.name,
-        seg=store.spec.segments.label,
-        store=store.name,
-        spec_key=store.spec.key,
-        content_digest=store.content_digest,
-        note=str(store.attrs.get("encoder_note", "")),
-        spec=store.spec.to_json(),
-        cost=store.ledger,
-        cell_key=key,
-    )

@@ -301,17 +301,6 @@ def _missing(cuts: Cut, spec: SegmentSpec, known: Store | None) -> Grid:
 
 def with_cost(grid: Grid, collection: Collection, info: EncoderInfo) -> Grid:
     """Find what is left to do for a missing store: rows that others have are copied."""
-    (spec,) = store_specs(
-        collection.context,
-        info,
-        seg=grid.lengths[:1],
-        hop=None,
-        tail=None,
-        min_tail=None,
-        layers=None,
-        pool=None,
-        dtype=None,
-        channels=None,
-    )
+    (spec,) = store_specs(collection.context, info, seg=grid.lengths[:1])
     ahead = look_ahead(collection.planned(), spec, layout=collection.context.layout, dim=info.dim)
     return dataclasses.replace(grid, ahead=ahead)

@@ -98,18 +98,25 @@ def run_probe(
     curve: list[tuple[str, float]] = []
     results: list[ProbeResult] = []
     best: Chosen | None = None
+    peak_bytes = 0.0
     for label, tracks, seconds_read in layers_asked(features, asked):
         if asked == "all":
             seconds = _no_seconds()
         seconds["read"] += seconds_read
-        cell = _choose(label, tracks, plan, seconds)
+        with measured(memory=not curve) as fit:
+            fitted = _fitted(tracks, plan)
+        seconds["fit"] += fit.seconds
+        peak_bytes = peak_bytes if curve else fit.peak_bytes
+        with measured(memory=False) as predict:
+            cell = _choose(label, tracks, plan, fitted)
+        seconds["predict"] += predict.seconds
         curve.append((label, cell.val_score))
         if asked == "all":
-            results.append(scored(cell, plan, seconds))
+            results.append(scored(cell, plan, seconds, peak_bytes))
         elif best is None or cell.val_score > best.val_score:
             best = cell
     if best is not None:
-        results.append(scored(best, plan, seconds))
+        results.append(scored(best, plan, seconds, peak_bytes))
     return tuple(dataclasses.replace(result, layer_curve=tuple(curve)) for result in results)
 
 
@@ -117,10 +124,8 @@ def _no_seconds() -> dict[str, float]:
     return dict.fromkeys(("read", "fit", "predict"), 0.0)
 
 
-def _choose(
-    layer: str, tracks: Mapping[str, Tracks], plan: Plan, seconds: dict[str, float]
-) -> Chosen:
-    """Fit every strength at one layer and take the best on validation, or over folds."""
+def _fitted(tracks: Mapping[str, Tracks], plan: Plan) -> list[Fitted]:
+    """Fit every strength at one layer: to all of train, or all but each fold, or each draw."""
     data = plan.data
     for split, part in data.splits.items():
         if len(tracks[split]) != len(part):
@@ -128,29 +133,27 @@ def _choose(
                 f"{split} has vectors of {len(tracks[split])} tracks, expected {len(part)}"
             )
     train, folds = tracks["train"], data.folds
-    with measured() as fit:
-        if folds is not None:
-            subsets = [np.flatnonzero(folds != fold) for fold in range(int(folds.max()) + 1)]
-            fitted = [plan.fitted(train, rows) for rows in subsets]
-        elif plan.draws:
-            fitted = [plan.fitted(train, rows) for rows in plan.draws]
-        else:
-            fitted = [plan.fitted(train)]
+    if folds is not None:
+        subsets = [np.flatnonzero(folds != fold) for fold in range(int(folds.max()) + 1)]
+        return [plan.fitted(train, rows) for rows in subsets]
+    return [plan.fitted(train, rows) for rows in plan.draws] or [plan.fitted(train)]
+
+
+def _choose(layer: str, tracks: Mapping[str, Tracks], plan: Plan, fitted: list[Fitted]) -> Chosen:
+    """Take the strength that is best on validation, or over folds."""
+    data, folds = plan.data, plan.data.folds
     # fewer tracks may support fewer settings
     grid = tuple(
         params for params in fitted[0].model.grid if all(params in f.model.grid for f in fitted)
     )
-    with measured() as predict:
-        if folds is not None:
-            truth = data.splits["train"].truth
-            predictions = [_by_folds(train, folds, fitted, grid)]
-        else:
-            truth = data.splits["val"].truth
-            predictions = [one.predict_all(tracks["val"], grid) for one in fitted]
+    if folds is not None:
+        truth = data.splits["train"].truth
+        predictions = [_by_folds(tracks["train"], folds, fitted, grid)]
+    else:
+        truth = data.splits["val"].truth
+        predictions = [one.predict_all(tracks["val"], grid) for one in fitted]
     metric = data.metrics[0]
     scores = np.mean([[metric(truth, one) for one in each] for each in predictions], axis=0)
-    seconds["fit"] += fit.seconds
-    seconds["predict"] += predict.seconds
     if np.all(np.isnan(scores)):
         raise TaskError(
             f"{metric.name} is undefined on the {len(truth)} validation tracks, so nothing"
@@ -166,7 +169,6 @@ def _choose(
         val=[each[choice] for each in predictions],
         fitted=[] if folds is not None else fitted,
         tracks=tracks,
-        peak_bytes=fit.peak_bytes,
     )
 
 

@@ -97,4 +97,3 @@ class Chosen:
     val: list[Array]
     fitted: list[Fitted]
     tracks: Mapping[str, Tracks]
-    peak_bytes: float

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -50,27 +50,25 @@ class Leaks:
     Parameters
     ----------
     pairs
-        (kind, split, its track, earlier split, counterpart); kind is ``group``,
-        ``audio`` or ``near``, and a pair is told under the first that it is of.
+        (kind, split, its track, earlier split, a counterpart), one a held-out track
+        and earlier split; kind is the plainest of ``group``, ``audio``, ``near``.
+    to_drop
+        Every counterpart → why it would be left out.
     notes
         What was not looked for, and why.
     """
 
     pairs: tuple[tuple[str, str, str, str, str], ...] = ()
+    to_drop: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-    @property
-    def to_drop(self) -> dict[str, str]:
-        """Counterpart → why it is left out."""
-        return {pair[4]: f"leak: {pair[0]}" for pair in reversed(self.pairs)}
 
     def warnings(self, n: Mapping[str, int]) -> Iterator[str]:
         """Count them in words, a kind and pair of splits a line; ``n`` counts tracks by split."""
-        found: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
+        found: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
         for kind, split, track, earlier, counterpart in self.pairs:
-            found[kind, split, earlier].setdefault(track, counterpart)
+            found[kind, split, earlier].append((track, counterpart))
         for (kind, split, earlier), tracks in found.items():
-            first, counterpart = next(iter(tracks.items()))
+            first, counterpart = tracks[0]
             yield (
                 f"{len(tracks)} of {n[split]} {split} tracks {WORDS[kind]} {earlier} tracks"
                 f" ({printable(repr(first))} and {printable(repr(counterpart))}): scores may be too"
@@ -95,64 +93,75 @@ def find_leaks(
         However many pairs there are.
     """
     pairs: dict[tuple[str, str], tuple[str, str, str, str, str]] = {}
+    to_drop: dict[str, str] = {}
     notes = []
     splits = [name for name in ORDER if name in data.splits]
+    sizes = [len(data.splits[name]) for name in splits]
+    n_pairs = sum(left * right for left, right in combinations(sizes, 2))
+    directions: dict[str, Array] = {}
+    if features is not None and (thorough or n_pairs <= MOST_PAIRS):
+        directions = _directions(features, splits)
+    elif features is not None:
+        notes.append(
+            f"near-duplicates were not looked for among {n_pairs:,} pairs of tracks;"
+            " --strict and --drop-leaks do"
+        )
     for earlier, split in combinations(splits, 2):
         before, after = data.splits[earlier], data.splits[split]
-        for kind, of_before, of_after in (
-            ("group", before.groups, after.groups),
-            ("audio", _of(audio, before.track_ids), _of(audio, after.track_ids)),
-        ):
-            for left, right in _shared(of_before, of_after):
-                found = (after.track_ids[right], before.track_ids[left])
-                pairs.setdefault(found, (kind, split, found[0], earlier, found[1]))
-    if features is not None:
-        sizes = [len(data.splits[name]) for name in splits]
-        n_pairs = sum(a * b for a, b in combinations(sizes, 2))
-        if n_pairs > MOST_PAIRS and not thorough:
-            notes.append(
-                f"near-duplicates were not looked for among {n_pairs:,} pairs of tracks;"
-                " --strict and --drop-leaks do"
-            )
-        else:
-            for earlier, split, left, right in _near(features, splits):
-                found = (data.splits[split].track_ids[right], data.splits[earlier].track_ids[left])
-                pairs.setdefault(found, ("near", split, found[0], earlier, found[1]))
-    return Leaks(pairs=tuple(pairs.values()), notes=tuple(notes))
+        found = {
+            "group": _shared(before.groups, after.groups),
+            "audio": _shared(_of(audio, before.track_ids), _of(audio, after.track_ids)),
+        }
+        if directions:
+            found["near"] = _near(directions[earlier], directions[split])
+        for kind, (counterpart_of, counterparts) in found.items():
+            for right, left in counterpart_of.items():
+                track, other = after.track_ids[right], before.track_ids[left]
+                pairs.setdefault((track, earlier), (kind, split, track, earlier, other))
+            for left in counterparts:
+                to_drop.setdefault(before.track_ids[left], f"leak: {kind}")
+    return Leaks(pairs=tuple(pairs.values()), to_drop=to_drop, notes=tuple(notes))
 
 
 def _of(audio: Mapping[str, str], track_ids: Sequence[str]) -> list[str]:
     return [audio.get(name, "") for name in track_ids]
 
 
-def _shared(before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[int, int]]:
+Found = tuple[dict[int, int], list[int]]  # place → its first counterpart; all counterparts
+
+
+def _shared(before: Sequence[str], after: Sequence[str]) -> Found:
     """Places of equal names that are not empty."""
-    places: dict[str, list[int]] = defaultdict(list)
+    first: dict[str, int] = {}
     for place, name in enumerate(before):
-        if name:
-            places[name].append(place)
-    for right, name in enumerate(after):
-        for left in places.get(name, ()):
-            yield left, right
+        first.setdefault(name, place)
+    first.pop("", None)
+    here = set(after)
+    counterpart_of = {place: first[name] for place, name in enumerate(after) if name in first}
+    return counterpart_of, [place for place, name in enumerate(before) if name and name in here]
 
 
-def _near(features: Features, splits: Sequence[str]) -> Iterator[tuple[str, str, int, int]]:
-    """Pairs of splits and places whose mean vectors point the same way."""
+def _directions(features: Features, splits: Sequence[str]) -> dict[str, Array]:
+    """Mean vectors of every track, centred and scaled by train, of length one or zero."""
     tracks = features.of_layer(features.layers[len(features.layers) // 2])
-    means: dict[str, Array] = {}
-    for name in splits:
-        part = tracks[name]
-        if isinstance(part, Ragged):
-            means[name] = Pooling("mean").fit_transform(part)
+    parts = {name: part for name in splits if isinstance(part := tracks[name], Ragged)}
+    means = {name: Pooling("mean").fit_transform(part) for name, part in parts.items()}
     centre = means["train"].mean(axis=0, dtype=np.float64)
     scale = scale_of(means["train"], centre)
     for name, rows in means.items():
         scaled = ((rows - centre) / scale).astype(np.float32)
         lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
         means[name] = np.divide(scaled, lengths, out=np.zeros_like(scaled), where=lengths > 0)
-    for earlier, split in combinations(splits, 2):
-        for start in range(0, len(means[split]), ROWS_AT_ONCE):
-            some = means[split][start : start + ROWS_AT_ONCE]
-            rows, columns = np.nonzero(some @ means[earlier].T >= NEAR)
-            for right, left in zip((rows + start).tolist(), columns.tolist(), strict=True):
-                yield earlier, split, left, right
+    return means
+
+
+def _near(before: Array, after: Array) -> Found:
+    """Places whose directions are alike, in blocks of rows."""
+    counterpart_of: dict[int, int] = {}
+    is_counterpart = np.zeros(len(before), dtype=bool)
+    for start in range(0, len(after), ROWS_AT_ONCE):
+        alike = after[start : start + ROWS_AT_ONCE] @ before.T >= NEAR
+        is_counterpart |= alike.any(axis=0)
+        for row in np.flatnonzero(alike.any(axis=1)).tolist():
+            counterpart_of[start + row] = int(alike[row].argmax())
+    return counterpart_of, np.flatnonzero(is_counterpart).tolist()

@@ -44,18 +44,20 @@ def _flags(lengths: Array, aggregate: TrackAggregation) -> Iterator[str]:
         yield f"truncated: {n_cut} tracks lose their last segments"
 
 
-def scored(cell: Chosen, plan: Plan, seconds: dict[str, float]) -> ProbeResult:
+def scored(
+    cell: Chosen, plan: Plan, seconds: Mapping[str, float], peak_bytes: float
+) -> ProbeResult:
     """Predict test once, and score it and what the choice was made on."""
-    data, seconds, peak = plan.data, dict(seconds), cell.peak_bytes
+    data, taken = plan.data, dict(seconds)
     fitted = cell.fitted
     if not fitted:
         with measured() as fit:
             fitted = [plan.fitted(cell.tracks["train"])]
-        seconds["fit"] += fit.seconds
-        peak = max(peak, fit.peak_bytes)
+        taken["fit"] += fit.seconds
+        peak_bytes = max(peak_bytes, fit.peak_bytes)
     with measured() as predict:
         test = [one.predict(cell.tracks["test"], cell.params) for one in fitted]
-    seconds["predict"] += predict.seconds
+    taken["predict"] += predict.seconds
     predicted = {"val": cell.val, "test": test}
     judged = {"val": data.splits["train" if data.folds is not None else "val"]}
     judged["test"] = data.splits["test"]
@@ -101,10 +103,10 @@ def scored(cell: Chosen, plan: Plan, seconds: dict[str, float]) -> ProbeResult:
             *dict.fromkeys(text for one in fitted for text in one.model.warnings),
             *_doubts(plan, scores),
         ),
-        seconds=seconds,
+        seconds=taken,
         cost={
             "seconds_predict_per_1000": 1000 * predict.seconds / (n_test * len(test)),
-            "peak_fit_bytes": peak,
+            "peak_fit_bytes": peak_bytes,
             "peak_predict_bytes": predict.peak_bytes,
         },
         excluded=dict(data.excluded),

@@ -203,8 +203,15 @@ def code_digest() -> str:
     for path in sorted(files):
         digest.update(path.relative_to(package).as_posix().encode())
         digest.update(path.read_bytes())
-    digest.update(canonical_json({name: metadata.version(name) for name in LIBRARIES}).encode())
+    digest.update(canonical_json([_version(name) for name in LIBRARIES]).encode())
     return digest.hexdigest()
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:  # then nothing computes with it
+        return ""
 
 
 def cell_key(cell: Cell, *, spec_key: str, content_digest: str, task: str) -> str:

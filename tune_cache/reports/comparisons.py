@@ -125,10 +125,10 @@ def compare_text(rows: Sequence[dict[str, Any]], *, width: int) -> str:
     lines = [f"{first['dataset']}: A is {first['first']}, B is {first['second']}", table]
     tests = " or ".join(TESTS[name] for name in sorted({row["p_test"] for row in rows}))
     lines += [
-        f"A − B: on common test tracks [95 % interval]; p: {tests}, Holm over"
-        f" {len(rows)} comparisons, * below {ALPHA}",
-        f"equivalent: neither is worse by {first['margin']:g}, each with 95 % confidence;"
-        " could show: smallest difference that n tracks would (power 0.8)",
+        "A − B: on common test tracks [95 % interval]",
+        f"p: {tests}, Holm over {len(rows)} comparisons; * below {ALPHA}",
+        f"equivalent: neither is worse by {first['margin']:g}, each with 95 % confidence",
+        "could show: the smallest difference that n tracks would (power 0.8, one pair)",
     ]
     if any(row["n_groups"] < FEW_GROUPS for row in rows):
         lines.append(f"fewer than {FEW_GROUPS} groups can show no equivalence")

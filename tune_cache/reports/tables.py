@@ -38,6 +38,7 @@ __all__ = [
 
 Row = Mapping[str, Any]
 
+STAGE_TWO_COST = ("seconds_predict_per_1000", "peak_fit_bytes", "peak_predict_bytes")
 JSON_SCHEMA = 1
 NAMES_TO_COPY = ("store", "manifest")  # never broken over lines
 SAID_ONCE = ("encoder", "probe", "n", "seed")  # if the same in all rows
@@ -83,6 +84,7 @@ def rows_of(runs: Iterable[SavedRun]) -> list[dict[str, Any]]:
             "share_one_segment": result.share_one_segment,
         }
         row |= {f"seconds_{name}": value for name, value in result.seconds.items()}
+        row |= {name: result.cost.get(name) for name in STAGE_TWO_COST}
         row |= {
             "n_excluded": len(result.excluded),
             "flags": list(result.flags),
@@ -183,7 +185,7 @@ def _interval(row: Row, name: str) -> str:
 
 
 def _seconds(row: Row) -> list[float]:
-    return [value for name, value in row.items() if name.startswith("seconds_")]
+    return [row[name] for name in ("seconds_read", "seconds_fit", "seconds_predict") if name in row]
 
 
 def _other_metrics(rows: Sequence[Row], metric: str) -> list[str]:

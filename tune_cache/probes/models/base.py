@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -44,12 +45,18 @@ class Probe(Protocol):
         """Predict with one setting."""
 
 
+@cache
+def _libraries() -> Any:
+    """BLAS libraries of this process; looking for them takes 3 ms, and all are loaded by now."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 @contextmanager
 def few_threads(size: int) -> Iterator[None]:
     """One BLAS thread while a small problem is solved: several fight each other."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1 if size <= SMALL_MATRIX else None, user_api="blas"):
+    with _libraries().limit(limits=1 if size <= SMALL_MATRIX else None, user_api="blas"):
         yield
 
 

@@ -25,14 +25,17 @@ class KNN:
     )
     warnings: tuple[str, ...] = ()
 
-    def fit(self, X: Array, y: Array, *, standardise: bool) -> Self:
+    def __init__(self) -> None:
         from sklearn.neighbors import NearestNeighbors
 
+        self._neighbours = NearestNeighbors
+
+    def fit(self, X: Array, y: Array, *, standardise: bool) -> Self:
         self.grid = tuple(params for params in self.grid if int(params["k"]) <= len(X))
         self._scaled, self._y = Scaling(X, standardise=standardise), y
         scaled = self._scaled(X)
         self._index = {
-            metric: NearestNeighbors(metric=metric, algorithm="brute").fit(scaled)
+            metric: self._neighbours(metric=metric, algorithm="brute").fit(scaled)
             for metric in dict.fromkeys(str(params["metric"]) for params in self.grid)
         }
         return self
