@@ -210,8 +210,10 @@ FLAGS: dict[str, Reader] = {
 
 
 def _unknown(file: Path, table: str, key: str, valid: Iterable[str]) -> UsageError:
-    names = sorted(valid)
-    close = difflib.get_close_matches(key.replace("-", "_"), names, n=1, cutoff=0.4)
+    names, written = sorted(valid), key.replace("-", "_")
+    # a word written out, or cut short, before words that only look alike
+    close = [name for name in names if len(name) > 2 and written.startswith(name)]
+    close = close or difflib.get_close_matches(written, names, n=1, cutoff=0.4)
     return UsageError(
         f"{file}: {'[' + table + '] ' if table else ''}has an unknown key {key!r}",
         hint=f"did you mean {close[0]!r}?" if close else f"valid keys: {', '.join(names)}",
