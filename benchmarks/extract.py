@@ -98,6 +98,7 @@ def forwards_alone(weights: Path, prefix: Path, subset: Path, seconds: float) ->
     start = time.perf_counter()
     factory = get_encoder("muq")
     info = factory.describe(path=weights, precision="fp32")
+    described = time.perf_counter()
     tracks = load_dataset(str(prefix), data_root=subset).tracks
     spec = spec_of(info, seconds)
     waves = []
@@ -119,8 +120,8 @@ def forwards_alone(weights: Path, prefix: Path, subset: Path, seconds: float) ->
         batcher.run([wave for wave in waves if len(wave) == length])
     done = time.perf_counter()
     return {
-        "decode": decoded - start,
-        "load": loaded - decoded,
+        "decode": decoded - described,
+        "load": described - start + loaded - decoded,
         "forward": done - loaded,
         "segments": len(waves),
     }
@@ -273,8 +274,8 @@ def main() -> None:
             "`benchmarks/extract.py`, `make bench-extract`. Real clips of mixed codecs "
             "from a warm page cache.",
             machine(f"{arguments.rounds} interleaved rounds, {arguments.rounds + 1} of feeding"),
-            "The whole command beside a process that starts, loads the encoder and runs the very "
-            "same batches on audio decoded before (its decoding is not counted):",
+            "The whole command beside a process that starts, hashes and loads the encoder and runs "
+            "the very same batches on audio decoded before (its decoding is not counted):",
             whole,
             "Audio through the whole pipeline, up to the published store, into a simulated encoder "
             "that uses none of this processor (120 × is 20 times MuQ here); possible is the longer "

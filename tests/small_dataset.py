@@ -50,7 +50,7 @@ def make_small_dataset(folder: Path, name: str = "small", n_tracks: int = N_TRAC
 
 
 def make_home(folder: Path) -> Path:
-    """The dataset in ``data``; its tune.toml makes ``mel`` and the folder ``cache`` the defaults."""
+    """The dataset in ``data``; its tune.toml makes ``mel`` and the folder ``cache`` defaults."""
     make_small_dataset(folder / "data")
     settings = (folder / "data/tune.toml").read_text()
     settings = settings.replace('manifests = "small"', 'manifests = "data/small"\nencoder = "mel"')

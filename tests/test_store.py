@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from world import LENGTHS, World
 
-from tune_cache.cache.shards import SHARD_ROWS, array_metadata, read_rows, shard_n_bytes
+from tune_cache.cache.gather import read_rows
+from tune_cache.cache.shards import SHARD_ROWS, array_metadata, shard_n_bytes
 from tune_cache.cache.store import open_store
 from tune_cache.errors import (
     StoreCorruptError,

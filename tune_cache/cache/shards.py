@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,20 +22,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tune_cache.cache.holds import READ_FLAGS
 from tune_cache.cache.listing import Files, corrupt
 from tune_cache.errors import StoreCorruptError
 
 __all__ = [
+    "ABSENT",
     "CHUNK_ROWS",
+    "CRC_BYTES",
+    "INDEX_ENTRY_BYTES",
     "SHARD_ROWS",
-    "Shard",
     "array_metadata",
+    "check_metadata",
+    "checked",
+    "inner_n_bytes",
     "listing_entry",
-    "read_rows",
     "read_small",
     "shard_n_bytes",
     "shard_name",
+    "unreadable",
 ]
 
 CHUNK_ROWS = 256
@@ -81,7 +84,7 @@ def array_metadata(
     }
 
 
-def _corrupt(path: Path, what: str) -> StoreCorruptError:
+def unreadable(path: Path, what: str) -> StoreCorruptError:
     return corrupt(path, f"file {path.name!r} of {str(path.parent)!r} {what}")
 
 
@@ -90,7 +93,7 @@ def _read(path: Path, files: Files | None) -> bytes:
     try:
         return path.read_bytes() if files is None else files.read(path)
     except OSError as error:
-        raise _corrupt(path, f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, f"cannot be read: {error.strerror or error}") from error
 
 
 def check_metadata(folder: Path, expected: Mapping[str, Any], files: Files | None = None) -> None:
@@ -105,27 +108,27 @@ def check_metadata(folder: Path, expected: Mapping[str, Any], files: Files | Non
     try:
         found = json.loads(_read(path, files))
     except (ValueError, RecursionError) as error:
-        raise _corrupt(path, f"cannot be read: {error}") from error
+        raise unreadable(path, f"cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise _corrupt(path, "holds no JSON object")
+        raise unreadable(path, "holds no JSON object")
     if found != expected:
         names = sorted(
             name for name in expected.keys() | found.keys() if found.get(name) != expected.get(name)
         )
-        raise _corrupt(path, f"differs from what a store of ours has in {', '.join(names)}")
+        raise unreadable(path, f"differs from what a store of ours has in {', '.join(names)}")
 
 
-def _checked(path: Path, data: bytes, n_expected: int, what: str, listed: str = "") -> memoryview:
+def checked(path: Path, data: bytes, n_expected: int, what: str, listed: str = "") -> memoryview:
     """Strip and verify the checksum behind a piece of data, and that it is the one listed."""
     import google_crc32c
 
     if len(data) != n_expected:
-        raise _corrupt(path, f"holds {len(data)} bytes of {what}, expected {n_expected}")
+        raise unreadable(path, f"holds {len(data)} bytes of {what}, expected {n_expected}")
     if google_crc32c.value(data) != CRC_RESIDUE:
-        raise _corrupt(path, f"fails the checksum of {what}")
+        raise unreadable(path, f"fails the checksum of {what}")
     (stated,) = struct.unpack("<I", data[-CRC_BYTES:])
     if listed and listed != f"{stated:08x}":
-        raise _corrupt(path, f"holds another {what} than was written")
+        raise unreadable(path, f"holds another {what} than was written")
     return memoryview(data)[:-CRC_BYTES]
 
 
@@ -152,11 +155,11 @@ def read_small(
         return np.zeros(tuple(shape), item)
     path = folder.joinpath("c", *["0"] * len(shape))
     data = _read(path, files)
-    view = _checked(path, data, math.prod(shape) * item.itemsize + CRC_BYTES, "values")
+    view = checked(path, data, math.prod(shape) * item.itemsize + CRC_BYTES, "values")
     return np.frombuffer(view, item).reshape(tuple(shape))
 
 
-def _inner_n_bytes(dim: int, dtype: str) -> int:
+def inner_n_bytes(dim: int, dtype: str) -> int:
     return CHUNK_ROWS * dim * np.dtype(dtype).itemsize + CRC_BYTES
 
 
@@ -170,7 +173,7 @@ def shard_n_bytes(n_rows: int, n_layers: int, dim: int, dtype: str) -> int:
     """
     n_written = math.ceil(n_rows / CHUNK_ROWS) * n_layers
     n_entries = SHARD_ROWS // CHUNK_ROWS * n_layers
-    return n_written * _inner_n_bytes(dim, dtype) + n_entries * INDEX_ENTRY_BYTES + CRC_BYTES
+    return n_written * inner_n_bytes(dim, dtype) + n_entries * INDEX_ENTRY_BYTES + CRC_BYTES
 
 
 def shard_name(index: int) -> str:
@@ -195,129 +198,3 @@ def listing_entry(data: bytes, n_layers: int = 0) -> dict[str, Any]:
         sums = (struct.unpack_from("<I", data, end - CRC_BYTES)[0] for end in ends)
         entry["crc32c"] = "".join(f"{value:08x}" for value in sums)
     return entry
-
-
-class Shard:
-    """One open shard file and its index.
-
-    Parameters
-    ----------
-    n_rows
-        Rows in this shard.
-    listed
-        The checksums of its chunks as ``files.json`` has them, empty if it has none.
-    """
-
-    def __init__(
-        self, path: Path, n_rows: int, n_layers: int, dim: int, dtype: str, files: Files | None
-    ) -> None:
-        self.path, self.dim, self.dtype = path, dim, np.dtype("<" + dtype)
-        self.n_layers = n_layers
-        self.listed = files.crc32c(path) if files else ""
-        try:
-            self.descriptor = files.open(path) if files else os.open(path, READ_FLAGS)
-        except OSError as error:
-            raise _corrupt(path, f"cannot be opened: {error.strerror or error}") from error
-        try:
-            n_bytes = shard_n_bytes(n_rows, n_layers, dim, dtype)
-            found = os.fstat(self.descriptor).st_size
-            if found != n_bytes:
-                raise _corrupt(path, f"has {found} bytes, expected {n_bytes}")
-            n_chunks = math.ceil(n_rows / CHUNK_ROWS) * n_layers
-            if self.listed and len(self.listed) != 8 * n_chunks:
-                raise _corrupt(path, f"is listed with another number of chunks than {n_chunks}")
-            n_entries = SHARD_ROWS // CHUNK_ROWS * n_layers
-            n_index = n_entries * INDEX_ENTRY_BYTES + CRC_BYTES
-            data = os.pread(self.descriptor, n_index, n_bytes - n_index)
-            view = _checked(path, data, n_index, "the index")
-            self.index = np.frombuffer(view, "<u8").reshape(-1, n_layers, 2)
-            self.limit = n_bytes - n_index
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-
-    def chunk(self, block: int, layer: int) -> npt.NDArray[Any]:
-        """Rows of one inner chunk at one layer, (256, dim)."""
-        n_bytes = _inner_n_bytes(self.dim, str(self.dtype))
-        offset, length = (int(value) for value in self.index[block, layer])
-        if offset == ABSENT or length != n_bytes or offset + length > self.limit:
-            raise _corrupt(self.path, f"has no valid place for chunk {block} of layer {layer}")
-        data = os.pread(self.descriptor, n_bytes, offset)
-        place = 8 * (block * self.n_layers + layer)
-        listed = self.listed[place : place + 8]
-        view = _checked(self.path, data, n_bytes, f"chunk {block} of layer {layer}", listed)
-        return np.frombuffer(view, self.dtype).reshape(CHUNK_ROWS, self.dim)
-
-
-def read_rows(
-    folder: Path,
-    rows: npt.NDArray[np.int64],
-    layers: Sequence[int],
-    *,
-    shape: tuple[int, int, int],
-    dtype: str,
-    files: Files | None = None,
-    is_described: bool = True,
-) -> npt.NDArray[Any]:
-    """Gather rows of some layers; only the chunks they lie in are read.
-
-    Parameters
-    ----------
-    folder
-        Of the array.
-    rows : of shape (n,)
-        Row numbers, in any order.
-    layers
-        Positions on the array's layer axis.
-    shape
-        Of the array, (n_segments, n_layers, dim).
-    dtype
-        ``f2`` or ``f4``.
-    files
-        Of the store: what each chunk must be, beyond agreeing with its own checksum.
-    is_described
-        False passes over the array's ``zarr.json``, which may be damaged.
-
-    Returns
-    -------
-    of shape (n, len(layers), dim), in the stored dtype
-
-    Raises
-    ------
-    StoreCorruptError
-        On any byte that is not as written; damage never becomes numbers.
-    """
-    n_rows, n_layers, dim = shape
-    if is_described:
-        layout = array_metadata(shape, dtype, (CHUNK_ROWS, 1, dim), (SHARD_ROWS, n_layers, dim))
-        check_metadata(folder, layout, files)
-    out = np.empty((len(rows), len(layers), dim), "<" + dtype)
-    order = np.argsort(rows, kind="stable")
-    blocks = rows[order] // CHUNK_ROWS
-    cuts = np.flatnonzero(np.diff(blocks)) + 1
-    shard: Shard | None = None
-    shard_index = -1
-    try:
-        for places in np.split(order, cuts) if len(rows) else []:
-            block = int(rows[places[0]]) // CHUNK_ROWS
-            index, inner = divmod(block, SHARD_ROWS // CHUNK_ROWS)
-            if shard is None or index != shard_index:
-                if shard is not None:
-                    shard.close()
-                    shard = None
-                n_here = min(SHARD_ROWS, n_rows - index * SHARD_ROWS)
-                place = folder / shard_name(index)
-                shard = Shard(place, n_here, n_layers, dim, dtype, files)
-                shard_index = index
-            within = rows[places] - block * CHUNK_ROWS
-            for position, layer in enumerate(layers):
-                out[places, position] = shard.chunk(inner, layer)[within]
-    finally:
-        if shard is not None:
-            shard.close()
-    if not np.isfinite(out).all():
-        raise _corrupt(folder / "zarr.json", "describes rows that are not finite")
-    return out

@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tune_cache.cache.disk import touch
+from tune_cache.cache.gather import read_rows
 from tune_cache.cache.journal import TrackOutcome
 from tune_cache.cache.layout import lock_path
 from tune_cache.cache.listing import Files, corrupt, open_files, parse_object
 from tune_cache.cache.ragged import Ragged
-from tune_cache.cache.shards import read_rows, read_small
+from tune_cache.cache.shards import read_small
 from tune_cache.errors import (
     StoreCorruptError,
     StoreError,

@@ -23,17 +23,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tune_cache.cache.consistency import Finding
+from tune_cache.cache.gather import Shard, all_finite
 from tune_cache.cache.listing import Files
 from tune_cache.cache.salvage import SMALL, Salvage
-from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS, Shard, read_small, shard_name
+from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS, read_small, shard_name
 from tune_cache.errors import AudioError, StoreCorruptError, StoreError
 
 __all__ = ["DIFFERS", "Values", "predicate_of"]
 
 BLOCK_BYTES = 4 << 20
 DIFFERS = "is not the one that was written"
-# where all bits of the exponent are set, a value is infinite or no number
-EXPONENT: dict[str, tuple[str, int]] = {"f2": ("<u2", 0x7C00), "f4": ("<u4", 0x7F800000)}
 NAMELESS = (StoreError, AudioError, ValueError, IndexError, OverflowError, MemoryError)
 
 
@@ -207,7 +206,7 @@ class Values:
                         found.first = found.first or predicate_of(error)
                         continue
                     part = chunk[: rows.stop - rows.start]
-                    found.is_finite = found.is_finite and _is_finite(part, dtype)
+                    found.is_finite = found.is_finite and all_finite(part)
                     found.values[rows, layer] = part
         return found
 
@@ -233,12 +232,6 @@ def predicate_of(error: OSError | StoreCorruptError) -> str:
             text = text.removeprefix(name)
         return text
     return f"cannot be read: {error.strerror or error}"
-
-
-def _is_finite(values: npt.NDArray[Any], dtype: str) -> bool:
-    """Whether no value is infinite or no number; quicker than isfinite on float16."""
-    word, exponent = EXPONENT[dtype]
-    return not ((values.view(word) & exponent) == exponent).any()
 
 
 def _finding(store: Salvage, name: str, problem: str, pieces: Sequence[tuple[int, int]]) -> Finding:

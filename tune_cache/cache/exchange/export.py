@@ -18,7 +18,8 @@ import numpy as np
 from tune_cache.cache import disk
 from tune_cache.cache.exchange.formats import Format
 from tune_cache.cache.exchange.header import ARRAYS, Array, Content, make_header
-from tune_cache.cache.shards import SHARD_ROWS, read_rows, read_small
+from tune_cache.cache.gather import read_rows
+from tune_cache.cache.shards import SHARD_ROWS, read_small
 from tune_cache.cache.store import Store
 from tune_cache.errors import StoreCorruptError, UsageError
 

@@ -1,0 +1,202 @@
+"""Gathering rows of some layers from the shards of a store, checked byte for byte.
+
+Conventions
+-----------
+A chunk is read straight to where its rows are wanted, if all of them are, in
+their order; else it is read aside and its rows are picked. What is checked is
+what was read: the chunk's own checksum, that it is the one listed for this
+place, and that no value is infinite or NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tune_cache.cache.holds import READ_FLAGS
+from tune_cache.cache.listing import Files
+from tune_cache.cache.shards import (
+    ABSENT,
+    CHUNK_ROWS,
+    CRC_BYTES,
+    INDEX_ENTRY_BYTES,
+    SHARD_ROWS,
+    array_metadata,
+    check_metadata,
+    checked,
+    inner_n_bytes,
+    shard_n_bytes,
+    shard_name,
+    unreadable,
+)
+
+__all__ = ["Shard", "all_finite", "read_rows"]
+
+ORDER = np.arange(CHUNK_ROWS)
+
+
+class Shard:
+    """One open shard file and its index.
+
+    Parameters
+    ----------
+    n_rows
+        Rows in this shard.
+    listed
+        The checksums of its chunks as ``files.json`` has them, empty if it has none.
+    """
+
+    def __init__(
+        self, path: Path, n_rows: int, n_layers: int, dim: int, dtype: str, files: Files | None
+    ) -> None:
+        self.path, self.dim, self.dtype = path, dim, np.dtype("<" + dtype)
+        self.n_layers = n_layers
+        self.listed = files.crc32c(path) if files else ""
+        try:
+            self.descriptor = files.open(path) if files else os.open(path, READ_FLAGS)
+        except OSError as error:
+            raise unreadable(path, f"cannot be opened: {error.strerror or error}") from error
+        try:
+            n_bytes = shard_n_bytes(n_rows, n_layers, dim, dtype)
+            found = os.fstat(self.descriptor).st_size
+            if found != n_bytes:
+                raise unreadable(path, f"has {found} bytes, expected {n_bytes}")
+            n_chunks = math.ceil(n_rows / CHUNK_ROWS) * n_layers
+            if self.listed and len(self.listed) != 8 * n_chunks:
+                raise unreadable(path, f"is listed with another number of chunks than {n_chunks}")
+            n_entries = SHARD_ROWS // CHUNK_ROWS * n_layers
+            n_index = n_entries * INDEX_ENTRY_BYTES + CRC_BYTES
+            data = os.pread(self.descriptor, n_index, n_bytes - n_index)
+            view = checked(path, data, n_index, "the index")
+            self.index = np.frombuffer(view, "<u8").reshape(-1, n_layers, 2)
+            self.limit = n_bytes - n_index
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def chunk(
+        self, block: int, layer: int, into: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        """Rows of one inner chunk at one layer, (256, dim), in the caller's array or a new one.
+
+        Checked after reading: on an error ``into`` holds what was not to be trusted.
+        """
+        import google_crc32c
+
+        n_bytes = inner_n_bytes(self.dim, str(self.dtype))
+        offset, length = (int(value) for value in self.index[block, layer])
+        if offset == ABSENT or length != n_bytes or offset + length > self.limit:
+            raise unreadable(self.path, f"has no valid place for chunk {block} of layer {layer}")
+        rows = np.empty((CHUNK_ROWS, self.dim), self.dtype) if into is None else into
+        sum_bytes = bytearray(CRC_BYTES)
+        what = f"chunk {block} of layer {layer}"
+        n_read = os.preadv(self.descriptor, [rows.data.cast("B"), sum_bytes], offset)
+        if n_read != n_bytes:
+            raise unreadable(self.path, f"holds {n_read} bytes of {what}, expected {n_bytes}")
+        (stated,) = struct.unpack("<I", sum_bytes)
+        if google_crc32c.value(rows) != stated:
+            raise unreadable(self.path, f"fails the checksum of {what}")
+        place = 8 * (block * self.n_layers + layer)
+        listed = self.listed[place : place + 8]
+        if listed and listed != f"{stated:08x}":
+            raise unreadable(self.path, f"holds another {what} than was written")
+        return rows
+
+
+def all_finite(values: npt.NDArray[Any]) -> bool:
+    """Whether no value is infinite or no number; quicker than NumPy's, which converts float16."""
+    # where all bits of the exponent are set
+    words, exponent = {2: ("<u2", 0x7C00), 4: ("<u4", 0x7F800000)}[values.dtype.itemsize]
+    bits = np.bitwise_and(values.view(words), np.array(exponent, words))
+    return bool(bits.size == 0 or bits.max() < exponent)
+
+
+def read_rows(
+    folder: Path,
+    rows: npt.NDArray[np.int64],
+    layers: Sequence[int],
+    *,
+    shape: tuple[int, int, int],
+    dtype: str,
+    files: Files | None = None,
+    is_described: bool = True,
+) -> npt.NDArray[Any]:
+    """Gather rows of some layers; only the chunks they lie in are read.
+
+    Parameters
+    ----------
+    folder
+        Of the array.
+    rows : of shape (n,)
+        Row numbers, in any order.
+    layers
+        Positions on the array's layer axis.
+    shape
+        Of the array, (n_segments, n_layers, dim).
+    dtype
+        ``f2`` or ``f4``.
+    files
+        Of the store: what each chunk must be, beyond agreeing with its own checksum.
+    is_described
+        False passes over the array's ``zarr.json``, which may be damaged.
+
+    Returns
+    -------
+    of shape (n, len(layers), dim), in the stored dtype
+
+    Raises
+    ------
+    StoreCorruptError
+        On any byte that is not as written; damage never becomes numbers.
+    """
+    n_rows, n_layers, dim = shape
+    if is_described:
+        layout = array_metadata(shape, dtype, (CHUNK_ROWS, 1, dim), (SHARD_ROWS, n_layers, dim))
+        check_metadata(folder, layout, files)
+    out = np.empty((len(rows), len(layers), dim), "<" + dtype)
+    order = np.argsort(rows, kind="stable")
+    blocks = rows[order] // CHUNK_ROWS
+    cuts = np.flatnonzero(np.diff(blocks)) + 1
+    shard: Shard | None = None
+    shard_index = -1
+    try:
+        for places in np.split(order, cuts) if len(rows) else []:
+            block = int(rows[places[0]]) // CHUNK_ROWS
+            index, inner = divmod(block, SHARD_ROWS // CHUNK_ROWS)
+            if shard is None or index != shard_index:
+                if shard is not None:
+                    shard.close()
+                    shard = None
+                n_here = min(SHARD_ROWS, n_rows - index * SHARD_ROWS)
+                place = folder / shard_name(index)
+                shard = Shard(place, n_here, n_layers, dim, dtype, files)
+                shard_index = index
+            within = rows[places] - block * CHUNK_ROWS
+            first = int(places[0])
+            # a chunk whose rows are wanted in their order goes where it belongs, without a copy
+            whole = len(layers) == 1 and len(within) == CHUNK_ROWS
+            if whole and (within == ORDER).all() and (places == first + ORDER).all():
+                found = shard.chunk(inner, layers[0], out[first : first + CHUNK_ROWS, 0])
+                are_finite = all_finite(found)
+            else:
+                are_finite = True
+                for position, layer in enumerate(layers):
+                    found = shard.chunk(inner, layer)[within]
+                    are_finite = are_finite and all_finite(found)
+                    out[places, position] = found
+            if not are_finite:
+                raise unreadable(folder / "zarr.json", "describes rows that are not finite")
+    finally:
+        if shard is not None:
+            shard.close()
+    return out
