@@ -18,9 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from tune_cache.cache.assemble import Assembly, assemble
-from tune_cache.cache.disk import make_folders, make_private_folder, remove_tree, touch
+from tune_cache.cache.disk import make_folders, remove_tree, touch
 from tune_cache.cache.find import copy_sources
-from tune_cache.cache.journal import JournalUnit, TrackOutcome, read_unit, unit_path
+from tune_cache.cache.journal import (
+    JournalUnit,
+    TrackOutcome,
+    make_work_folder,
+    read_unit,
+    unit_path,
+)
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.ledger import machine_facts, summarise
 from tune_cache.cache.listing import remedy
@@ -50,7 +56,6 @@ __all__ = [
     "Progress",
     "extract_stores",
     "gather",
-    "make_work_folder",
 ]
 
 logger = logging.getLogger(__name__)
@@ -128,7 +133,7 @@ def extract_stores(
     EncoderError
         If the encoder cannot be loaded or fails on a batch of one.
     """
-    layout.prepare()
+    layout.prepare(*{spec.encoder.name for spec in specs})
     options = circumstances or Circumstances()
     report = on_progress or (lambda event: None)
     collection = collection_digest((t.track_id, t.audio_sha256) for t in tracks)
@@ -226,13 +231,6 @@ def _remove_remains(final: Path, work: Path) -> None:
     remove_tree(work)
     for orphan in final.parent.glob(f".{final.name}.*.building"):
         remove_tree(orphan)
-
-
-def make_work_folder(work: Path) -> None:
-    """Create the journal's folder, if it is not there."""
-    for folder in (work, work / "units"):
-        with contextlib.suppress(FileExistsError):
-            make_private_folder(folder)
 
 
 def _finished(store: Store, *, hit: bool, n_encoded: int = 0, n_copied: int = 0) -> ExtractOutcome:

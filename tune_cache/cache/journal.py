@@ -10,9 +10,12 @@ checks is done; writing one twice is harmless because units are deterministic.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
+import stat
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +25,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tune_cache.cache.disk import write_durably
+from tune_cache.cache.disk import make_private_folder, write_durably
 from tune_cache.cache.plan import PlannedTrack
+from tune_cache.errors import StoreError
 from tune_cache.specs import StoreSpec, canonical_json
 
-__all__ = ["JournalUnit", "TrackOutcome", "UnitLedger", "check_rows", "read_unit", "write_unit"]
+__all__ = [
+    "JournalUnit",
+    "TrackOutcome",
+    "UnitLedger",
+    "check_rows",
+    "make_work_folder",
+    "read_unit",
+    "write_unit",
+]
 
 UNIT_FORMAT = 1
 LARGEST_HEADER_BYTES = 64 << 20
@@ -133,6 +145,29 @@ class JournalUnit:
         """Whether every track asked for is here, with the same audio."""
         here = {outcome.track_id: outcome.audio_sha256 for outcome in self.outcomes}
         return all(here.get(track.track_id) == track.audio_sha256 for track in tracks)
+
+
+def make_work_folder(work: Path) -> None:
+    """Create the journal's folder, or see that the one that is there is ours alone.
+
+    Raises
+    ------
+    StoreError
+        If it is a link, another user's, or others may write in it: what they
+        plant there would be written through, or published as vectors.
+    """
+    for folder in (work, work / "units"):
+        with contextlib.suppress(FileExistsError):
+            make_private_folder(folder)
+        mode = folder.lstat().st_mode
+        others_write = mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not stat.S_ISDIR(mode) or others_write or not os.access(folder, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"the journal {str(folder)!r} is not yours alone (mode {stat.filemode(mode)}, "
+                f"uid {folder.lstat().st_uid})",
+                hint="another user may be at work on this store: wait for it, or extract "
+                "elsewhere with --cache-dir; what nobody is at work on may be removed",
+            )
 
 
 def unit_path(work: Path, index: int) -> Path:

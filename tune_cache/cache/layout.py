@@ -100,13 +100,19 @@ class Layout:
             for path in sorted(self.v1.glob(f"*/{marker.name}"))
         ]
 
-    def prepare(self) -> None:
+    def prepare(self, *encoders: str) -> None:
         """Create the root.
+
+        Parameters
+        ----------
+        encoders
+            Names of those whose stores will be looked at.
 
         Raises
         ------
         UsageError
-            If it cannot be created, or anybody on the machine could plant files in it.
+            If it cannot be created, is private to another user, or anybody on the
+            machine could plant files in it.
         """
         try:
             make_folders(self.v1)
@@ -115,7 +121,15 @@ class Layout:
                 f"cache folder {str(self.root)!r} cannot be created: {error.strerror or error}",
                 hint="choose another with --cache-dir or TUNE_CACHE_DIR",
             ) from error
-        for folder in (self.root, self.v1):
+        for folder in (self.root, self.v1, *(self.v1 / name for name in encoders)):
+            if not os.access(folder, os.R_OK | os.X_OK):
+                if folder.parent == self.v1 and not folder.exists():
+                    continue
+                raise UsageError(
+                    f"cache folder {str(folder)!r} is private to another user",
+                    hint=f"its owner can share it: chmod -R go+rX {str(folder)!r}; "
+                    "or use one of your own: --cache-dir",
+                )
             mode = folder.stat().st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
                 raise UsageError(

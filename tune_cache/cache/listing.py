@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tune_cache.cache.holds import Hold, hold_store, nothing_at
-from tune_cache.errors import StoreCorruptError, printable
+from tune_cache.errors import StoreCorruptError, StoreError, printable
 
 __all__ = [
     "Files",
@@ -132,14 +132,26 @@ def open_files(path: Path) -> Files:
     ------
     StoreNotFoundError
         If there is no store.
+    StoreError
+        If another user keeps it private.
     StoreCorruptError
         If a file is missing, linked, or of another length than listed.
     """
     hold = hold_store(path)
-    if not (path / "COMPLETE").exists():
+    try:
+        hold.status("COMPLETE")
+    except PermissionError as error:
+        raise StoreError(
+            f"store {str(path)!r} is private to another user",
+            hint="its owner can share it: chmod -R go+rX, on the folders above it too; "
+            "or use a cache of your own: --cache-dir",
+        ) from error
+    except OSError as error:
         if path.suffix != STORE_SUFFIX:
-            raise nothing_at(path)
-        raise corrupt(path / "COMPLETE", f"store {str(path)!r} is not whole: it has no 'COMPLETE'")
+            raise nothing_at(path) from error
+        raise corrupt(
+            path / "COMPLETE", f"store {str(path)!r} is not whole: it has no 'COMPLETE'"
+        ) from error
     files = read_listing(hold)
     for name, problem in differing_sizes(files).items():
         raise corrupt(path / name, f"file {name!r} of store {str(path)!r} {problem}")

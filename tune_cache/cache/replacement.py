@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tune_cache.cache.assemble import Assembly, assemble
-from tune_cache.cache.extract import gather, make_work_folder
+from tune_cache.cache.extract import gather
 from tune_cache.cache.find import copy_sources
+from tune_cache.cache.journal import make_work_folder
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.ledger import machine_facts
 from tune_cache.cache.locks import Claims

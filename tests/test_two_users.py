@@ -1,0 +1,158 @@
+"""Two users of one cache: what each may do, and that neither can harm the other (promise 16)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import traceback
+from pathlib import Path
+
+import pytest
+from crash import fork, join
+from world import RATE, World, arrays_of
+
+from tune_cache.cache.store import open_store
+from tune_cache.cache.verify import verify_store
+from tune_cache.errors import StoreError, TuneCacheError, UsageError
+
+ANNE, BERT, LAB = 54_321, 54_322, 54_300  # two users, and the group that both are in
+LENGTHS = {"a.wav": RATE, "b.wav": 2 * RATE, "c.wav": 3 * RATE}
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may act as two other users"
+)
+
+
+@pytest.fixture(scope="module")
+def _warm(tmp_path_factory):
+    """Import all that the children need: they may not read where Python's libraries are."""
+    world = World.make(tmp_path_factory.mktemp("warm"), LENGTHS)
+    names = sorted(LENGTHS)
+    for some in (names[:2], names, names):
+        (outcome,) = world.extract(1.0, names=some)
+        verified(outcome.store.path)
+    (world.layout.v1 / "x").symlink_to("y")
+    with pytest.raises(StoreError):
+        open_store(world.layout.v1 / "x")
+
+
+@pytest.fixture
+def world(_warm):
+    """Outside pytest's own folder, which nobody but its owner may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="two-users-"))
+    folder.chmod(0o755)
+    try:
+        made = World.make(folder, LENGTHS)
+        made.encoder.log.touch()
+        made.encoder.log.chmod(0o666)
+        yield made
+    finally:
+        shutil.rmtree(folder)
+
+
+def share(world: World, mode: int) -> None:
+    """Make the cache's root a folder of the group."""
+    root = world.folder / "cache"
+    root.mkdir()
+    os.chown(root, ANNE, LAB)
+    root.chmod(mode)
+
+
+def as_user(uid: int, work, *, umask: int) -> int:
+    """Run in a process of that user; 0, or 10 where an error of ours says what is wrong."""
+
+    def child() -> None:
+        os.setgroups([LAB])
+        os.setgid(LAB)
+        os.setuid(uid)
+        os.umask(umask)
+        try:
+            work()
+        except TuneCacheError as error:
+            print(repr(error), flush=True)
+            os._exit(10 if str(error).strip() else 1)
+        except BaseException:
+            traceback.print_exc()
+            raise
+
+    pid = fork(child)
+    return join([pid])[pid]
+
+
+def stores(world: World) -> list[Path]:
+    return world.layout.store_paths()
+
+
+def test_what_one_makes_the_other_finds_extends_and_mends(world):
+    share(world, 0o2775)
+    names = sorted(LENGTHS)
+    assert as_user(ANNE, lambda: world.extract(1.0, names=names[:2]), umask=0o002) == 0
+    (first,) = stores(world)
+    assert first.stat().st_uid == ANNE
+    before = world.encoder.n_encoded()
+    assert as_user(BERT, lambda: world.extract(1.0, names=names[:2]), umask=0o002) == 0
+    assert world.encoder.n_encoded() == before  # found, whoever made it
+    assert as_user(BERT, lambda: world.extract(1.0, names=names), umask=0o002) == 0
+    assert world.encoder.n_encoded() == before + 3  # copied but for the new track
+    second = next(path for path in stores(world) if path != first)
+    assert second.stat().st_uid == BERT
+    for path in (first, second):
+        assert as_user(ANNE, lambda path=path: verified(path), umask=0o002) == 0
+        assert as_user(BERT, lambda path=path: verified(path), umask=0o002) == 0
+
+
+def test_what_is_private_is_refused_with_a_sentence_and_made_again_nowhere(world):
+    share(world, 0o2775)
+    assert as_user(ANNE, lambda: world.extract(1.0, names=sorted(LENGTHS)), umask=0o077) == 0
+    (store,) = stores(world)
+    assert store.stat().st_mode & 0o077 == 0
+    kept = arrays_of(store)
+    assert as_user(BERT, lambda: open_store(store), umask=0o002) == 10
+    assert as_user(BERT, lambda: world.extract(1.0, names=sorted(LENGTHS)), umask=0o002) == 10
+    assert arrays_of(store) == kept
+    assert as_user(ANNE, lambda: verified(store), umask=0o077) == 0
+
+
+@pytest.mark.parametrize("place", ["store", "work", "lock"])
+def test_a_link_that_another_planted_is_never_written_through(world, place):
+    share(world, 0o1777)
+    assert as_user(ANNE, lambda: world.extract(1.0, names=sorted(LENGTHS)[:1]), umask=0o022) == 0
+    (store,) = stores(world)
+    shutil.rmtree(store)
+    lock = world.layout.lock_path(store)
+    lock.unlink()
+    store.parent.chmod(0o1777)
+    victim = world.folder / "victim"
+    victim.mkdir()
+    os.chown(victim, ANNE, LAB)
+    (victim / "thesis.txt").write_text("months of work")
+    target = {"store": store, "work": world.layout.work_path(store), "lock": lock}[place]
+
+    def plant() -> None:
+        target.symlink_to(victim / "thesis.txt" if place == "lock" else victim)
+
+    assert as_user(BERT, plant, umask=0o022) == 0
+    assert as_user(ANNE, lambda: world.extract(1.0, names=sorted(LENGTHS)[:1]), umask=0o022) in (
+        0,
+        10,
+    )
+    assert [path.name for path in victim.iterdir()] == ["thesis.txt"]
+    assert (victim / "thesis.txt").read_text() == "months of work"
+
+
+def test_a_root_in_which_anybody_could_plant_is_refused(world):
+    share(world, 0o777)
+
+    def refused() -> None:
+        with pytest.raises(UsageError, match="writable by everybody"):
+            world.layout.prepare()
+
+    assert as_user(ANNE, refused, umask=0o022) == 0
+
+
+def verified(path: Path) -> None:
+    """Raise unless every byte of a store is as written."""
+    findings = verify_store(path).findings
+    if findings:
+        raise StoreError(str(findings))
