@@ -12,13 +12,16 @@ import json
 import os
 import random
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 from world import RATE, ToyEncoder, World, toy_spec, write_track
 
+from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS, shard_n_bytes
 from tune_cache.cache.store import open_store
 from tune_cache.errors import StoreError
 from tune_cache.segments import segment_spec
@@ -212,3 +215,42 @@ def forge(store: Path, name: str, data: bytes) -> None:
     if name.startswith("embeddings/") and "/c/" in name:
         entry.pop("crc32c", None)
     relist(store, listing)
+
+
+def chunk_place(path: Path, n_rows: int, block: int, layer: int) -> tuple[int, int]:
+    """Offset and length of one inner chunk, from the shard's own index."""
+    n_entries = SHARD_ROWS // CHUNK_ROWS * 3
+    index = np.frombuffer(path.read_bytes()[-n_entries * 16 - 4 : -4], "<u8").reshape(-1, 3, 2)
+    assert path.stat().st_size == shard_n_bytes(n_rows, 3, 8, "f2")
+    offset, length = index[block, layer]
+    return int(offset), int(length)
+
+
+FOUR_BYTES = ("segments/track", "segments/n_samples", "tracks/sample_rate")
+
+
+def forge_array(store: Path, name: str, change) -> None:
+    """Change the values of a small array, its checksum and every digest."""
+    path = f"{name}/c/0/0" if name == "tracks/audio_sha256" else f"{name}/c/0"
+    types = {"tracks/id_utf8": "u1", "tracks/status": "u1", "tracks/audio_sha256": "u1"}
+    types |= dict.fromkeys(FOUR_BYTES, "<i4")
+    values = np.frombuffer((store / path).read_bytes()[:-4], types.get(name, "<i8")).copy()
+    change(values)
+    data = values.tobytes()
+    forge(store, path, data + struct.pack("<I", google_crc32c.value(data)))
+
+
+def forge_attributes(store: Path, change) -> None:
+    """Change what the store says of itself, and every digest."""
+    group = json.loads((store / "zarr.json").read_text())
+    change(group["attributes"])
+    forge(store, "zarr.json", canonical_json(group).encode())
+
+
+def assign(place, value):
+    """A change for :func:`forge_array`."""
+
+    def change(values):
+        values[place] = value
+
+    return change

@@ -19,9 +19,13 @@ from damage import (
     SECONDS,
     SIZES_SHOW,
     Stores,
+    assign,
+    chunk_place,
     damaged,
     files_of,
     forge,
+    forge_array,
+    forge_attributes,
     make_world,
     numbers_of,
     relist,
@@ -33,11 +37,10 @@ from world import ToyEncoder, World, inline_decoders
 
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.reencode import choose_segments, reencode
-from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS, shard_n_bytes
+from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS
 from tune_cache.cache.store import open_store
 from tune_cache.cache.verify import verify_store
 from tune_cache.errors import EncoderError, StoreError, StoreMismatchError, StoreNotFoundError
-from tune_cache.specs import canonical_json
 
 SHARD = "embeddings/mean/c/0/0/0"
 REPETITIONS = repetitions(1, 4)
@@ -121,15 +124,6 @@ def test_the_cases_are_as_many_as_the_contract_asks(pristine):
     assert n_cases >= 1500
 
 
-def chunk_place(path: Path, n_rows: int, block: int, layer: int) -> tuple[int, int]:
-    """Offset and length of one inner chunk, from the shard's own index."""
-    n_entries = SHARD_ROWS // CHUNK_ROWS * 3
-    index = np.frombuffer(path.read_bytes()[-n_entries * 16 - 4 : -4], "<u8").reshape(-1, 3, 2)
-    assert path.stat().st_size == shard_n_bytes(n_rows, 3, 8, "f2")
-    offset, length = index[block, layer]
-    return int(offset), int(length)
-
-
 def tracks_of_rows(path: Path, start: int, stop: int) -> tuple[str, ...]:
     """The obvious slow way: ask every row."""
     store = open_store(path)
@@ -200,32 +194,6 @@ def test_an_older_store_verifies_and_a_swapped_shard_of_it_is_found(stores):
     found = verify_store(stores.good)
     assert [finding.file for finding in found.findings] == [SHARD]
     assert found.tracks == tracks_of_rows(stores.good, 0, SHARD_ROWS)
-
-
-FOUR_BYTES = ("segments/track", "segments/n_samples", "tracks/sample_rate")
-
-
-def forge_array(store: Path, name: str, change) -> None:
-    path = f"{name}/c/0/0" if name == "tracks/audio_sha256" else f"{name}/c/0"
-    types = {"tracks/id_utf8": "u1", "tracks/status": "u1", "tracks/audio_sha256": "u1"}
-    types |= dict.fromkeys(FOUR_BYTES, "<i4")
-    values = np.frombuffer((store / path).read_bytes()[:-4], types.get(name, "<i8")).copy()
-    change(values)
-    data = values.tobytes()
-    forge(store, path, data + struct.pack("<I", google_crc32c.value(data)))
-
-
-def forge_attributes(store: Path, change) -> None:
-    group = json.loads((store / "zarr.json").read_text())
-    change(group["attributes"])
-    forge(store, "zarr.json", canonical_json(group).encode())
-
-
-def assign(place, value):
-    def change(values):
-        values[place] = value
-
-    return change
 
 
 FORGERIES = {

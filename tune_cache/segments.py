@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from tune_cache.errors import AudioError, UsageError
 from tune_cache.specs import SegmentSpec, TailPolicy
@@ -25,6 +26,7 @@ __all__ = [
     "Segment",
     "Sliceable",
     "coverage_samples",
+    "covered_samples",
     "cut",
     "parse_seg",
     "segment_spec",
@@ -206,6 +208,23 @@ class Sliceable(Protocol):
     """Samples of a track: an array, or a file that is read by slices."""
 
     def __getitem__(self, piece: slice, /) -> np.ndarray: ...
+
+
+def covered_samples(
+    starts: npt.NDArray[np.integer[Any]], counts: npt.NDArray[np.integer[Any]]
+) -> int:
+    """Count the samples that at least one segment has, from arrays; starts never fall.
+
+    Examples
+    --------
+    >>> covered_samples(np.array([0, 5]), np.array([10, 10]))
+    15
+    """
+    if len(starts) == 0:
+        return 0
+    stops = starts + counts
+    seen = np.concatenate([[0], np.maximum.accumulate(stops)[:-1]])
+    return int(np.maximum(0, stops - np.maximum(starts, seen)).sum())
 
 
 def take(samples: Sliceable, segment: Segment, spec: SegmentSpec) -> np.ndarray:

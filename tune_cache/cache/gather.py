@@ -28,9 +28,9 @@ from tune_cache.cache.shards import (
     CRC_BYTES,
     INDEX_ENTRY_BYTES,
     SHARD_ROWS,
-    array_metadata,
     check_metadata,
     checked,
+    embeddings_metadata,
     inner_n_bytes,
     shard_n_bytes,
     shard_name,
@@ -161,8 +161,7 @@ def read_rows(
     """
     n_rows, n_layers, dim = shape
     if is_described:
-        layout = array_metadata(shape, dtype, (CHUNK_ROWS, 1, dim), (SHARD_ROWS, n_layers, dim))
-        check_metadata(folder, layout, files)
+        check_metadata(folder, embeddings_metadata(shape, dtype), files)
     out = np.empty((len(rows), len(layers), dim), "<" + dtype)
     order = np.argsort(rows, kind="stable")
     blocks = rows[order] // CHUNK_ROWS

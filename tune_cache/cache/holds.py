@@ -80,9 +80,10 @@ class Hold:
     def read(self, name: str, limit: int) -> bytes:
         """Read a whole file of at most ``limit`` bytes."""
         with os.fdopen(self.open(name), "rb") as file:
-            if os.fstat(file.fileno()).st_size > limit:
+            n_bytes = os.fstat(file.fileno()).st_size
+            if n_bytes > limit:
                 raise OSError(f"it is larger than {limit} bytes")
-            return file.read(limit)
+            return file.read(n_bytes)  # a buffer of the limit would be made for a limit
 
     def status(self, name: str) -> os.stat_result:
         """What a name inside the store is, links not followed."""

@@ -153,6 +153,8 @@ def open_files(path: Path) -> Files:
             path / "COMPLETE", f"store {str(path)!r} is not whole: it has no 'COMPLETE'"
         ) from error
     files = read_listing(hold)
+    if "zarr.json" not in files.listed:
+        raise corrupt(path / "files.json", f"'files.json' of store {str(path)!r} lists no store")
     for name, problem in differing_sizes(files).items():
         raise corrupt(path / name, f"file {name!r} of store {str(path)!r} {problem}")
     try:

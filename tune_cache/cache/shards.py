@@ -34,11 +34,13 @@ __all__ = [
     "array_metadata",
     "check_metadata",
     "checked",
+    "embeddings_metadata",
     "inner_n_bytes",
     "listing_entry",
     "read_small",
     "shard_n_bytes",
     "shard_name",
+    "small_metadata",
     "unreadable",
 ]
 
@@ -86,6 +88,17 @@ def array_metadata(
 
 def unreadable(path: Path, what: str) -> StoreCorruptError:
     return corrupt(path, f"file {path.name!r} of {str(path.parent)!r} {what}")
+
+
+def small_metadata(shape: Sequence[int], dtype: str) -> dict[str, Any]:
+    """State the ``zarr.json`` of an array that is one chunk."""
+    return array_metadata(shape, dtype, [max(1, n) for n in shape], None)
+
+
+def embeddings_metadata(shape: tuple[int, int, int], dtype: str) -> dict[str, Any]:
+    """State the ``zarr.json`` of embeddings, (n_segments, n_layers, dim)."""
+    _, n_layers, dim = shape
+    return array_metadata(shape, dtype, (CHUNK_ROWS, 1, dim), (SHARD_ROWS, n_layers, dim))
 
 
 def _read(path: Path, files: Files | None) -> bytes:
@@ -148,8 +161,7 @@ def read_small(
         False passes over its ``zarr.json``, which may be damaged.
     """
     if is_described:
-        chunks = [max(1, n) for n in shape]
-        check_metadata(folder, array_metadata(shape, dtype, chunks, None), files)
+        check_metadata(folder, small_metadata(shape, dtype), files)
     item = np.dtype("<" + dtype)
     if math.prod(shape) == 0:
         return np.zeros(tuple(shape), item)

@@ -2,10 +2,9 @@
 
 Conventions
 -----------
-A store that opens is complete. Opening compares the length of every file with
-its list; reading compares checksums with that list and refuses what is not
-finite; ``verify`` hashes everything. While a :class:`Store` is referred to, its
-files are kept, and it never changes: see :mod:`tune_cache.cache.holds`.
+A store that opens is complete, and never changes while it is referred to
+(:mod:`tune_cache.cache.holds`). Opening compares lengths of files with their list,
+reading checksums too, and refuses what is not finite; ``verify`` hashes everything.
 Rows of track t are ``offset[t]:offset[t+1]``, tracks in the order of their ids;
 a failed track has none.
 """
@@ -28,6 +27,7 @@ from tune_cache.cache.layout import lock_path
 from tune_cache.cache.listing import Files, corrupt, open_files, parse_object
 from tune_cache.cache.ragged import Ragged
 from tune_cache.cache.shards import read_small
+from tune_cache.cache.texts import check_offsets, decode_texts
 from tune_cache.errors import (
     StoreCorruptError,
     StoreError,
@@ -35,6 +35,7 @@ from tune_cache.errors import (
     first_few,
     printable,
 )
+from tune_cache.segments import covered_samples
 from tune_cache.specs import StoreSpec
 
 __all__ = ["FORMAT", "STATUS_FAILED", "STATUS_OK", "Store", "open_store"]
@@ -111,6 +112,7 @@ class Store:
         self.n_segments = int(attributes["n_segments"])
         self.dim = int(attributes["dim"])
         self.layers = self.spec.layers
+        self._layer_position = {layer: place for place, layer in enumerate(self.layers)}
         self.poolings = self.spec.poolings
 
     def __repr__(self) -> str:
@@ -137,14 +139,11 @@ class Store:
 
     def _texts(self, name: str) -> tuple[str, ...]:
         offsets = self._small(f"tracks/{name}_offset", "i8", self.n_tracks + 1)
-        if offsets[0] or (np.diff(offsets) < 0).any():
-            place = self.path / f"tracks/{name}_offset"
-            raise corrupt(place, f"array {f'tracks/{name}_offset'!r} of {self.name!r} is no order")
-        data = self._small(f"tracks/{name}_utf8", "u1", int(offsets[-1])).tobytes()
-        return tuple(
-            data[a:b].decode("utf-8", "surrogatepass")
-            for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
-        )
+        data = self._small(f"tracks/{name}_utf8", "u1", int(offsets[-1]))
+        try:
+            return tuple(decode_texts(data, offsets))
+        except ValueError as error:
+            raise corrupt(self.path / f"tracks/{name}_offset", f"{self.name!r}: {error}") from error
 
     @cached_property
     def track_ids(self) -> tuple[str, ...]:
@@ -158,7 +157,12 @@ class Store:
     @cached_property
     def offset(self) -> npt.NDArray[np.int64]:
         """Of shape (n_tracks + 1,): rows of track t are ``offset[t]:offset[t+1]``."""
-        return self._small("tracks/offset", "i8", self.n_tracks + 1)
+        offsets = self._small("tracks/offset", "i8", self.n_tracks + 1)
+        try:
+            check_offsets("an offset of rows", offsets, self.n_segments)
+        except ValueError as error:
+            raise corrupt(self.path / "tracks/offset", f"{self.name!r}: {error}") from error
+        return offsets
 
     @cached_property
     def audio_sha256(self) -> tuple[str, ...]:
@@ -233,11 +237,8 @@ class Store:
     def outcome_of(self, name: str, track_id: str) -> TrackOutcome:
         """What became of track ``name`` here, told under another id."""
         index = self._position[name]
-        rows = slice(int(self.offset[index]), int(self.offset[index + 1]))
-        starts = self.segment_start[rows]
-        stops = starts + self.segment_n_samples[rows]
-        seen = np.concatenate([[0], np.maximum.accumulate(stops)[:-1]])
-        covered = np.maximum(0, stops - np.maximum(starts, seen)).sum()
+        rows = slice(*self.offset[index : index + 2])
+        starts, counts = self.segment_start[rows], self.segment_n_samples[rows]
         return TrackOutcome(
             track_id=track_id,
             audio_sha256=self.audio_sha256[index],
@@ -246,7 +247,7 @@ class Store:
             n_samples=int(self.n_samples[index]),
             sample_rate_hz=int(self.sample_rate_hz[index]),
             n_rows=len(starts),
-            covered_samples=int(covered),
+            covered_samples=covered_samples(starts, counts),
         )
 
     def mark_used(self) -> None:
@@ -263,12 +264,12 @@ class Store:
         StoreError
             If the store does not keep it.
         """
-        if layer not in self.layers:
+        if layer not in self._layer_position:
             raise StoreError(
                 f"store {self.name!r} keeps layers {list(self.layers)}, not {layer}",
                 hint=f"extract again with --layers all, or ask for --layer {self.layers[-1]}",
             )
-        return self.layers.index(layer)
+        return self._layer_position[layer]
 
     def rows_of(
         self, track_ids: Sequence[str]
@@ -290,8 +291,8 @@ class Store:
                 f"{printable(self.failed[failed[0]])}"
             )
         positions = np.array([self._position[name] for name in track_ids], np.int64)
-        starts, stops = self.offset[positions], self.offset[positions + 1]
-        lengths = stops - starts
+        starts = self.offset[positions]
+        lengths = self.offset[positions + 1] - starts
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         rows = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
         return rows.astype(np.int64), offsets

@@ -26,7 +26,15 @@ from tune_cache.cache.consistency import Finding
 from tune_cache.cache.gather import Shard, all_finite
 from tune_cache.cache.listing import Files
 from tune_cache.cache.salvage import SMALL, Salvage
-from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS, read_small, shard_name
+from tune_cache.cache.shards import (
+    CHUNK_ROWS,
+    SHARD_ROWS,
+    check_metadata,
+    embeddings_metadata,
+    read_small,
+    shard_name,
+    small_metadata,
+)
 from tune_cache.errors import AudioError, StoreCorruptError, StoreError
 
 __all__ = ["DIFFERS", "Values", "predicate_of"]
@@ -91,6 +99,22 @@ class Values:
             except StoreCorruptError as error:
                 self.errors.append(error)
         return arrays
+
+    def misdescribed(
+        self, store: Salvage, arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> Iterator[StoreCorruptError]:
+        """Arrays that have another ``zarr.json`` than their values ask for."""
+        expected = {
+            name: small_metadata(values.shape, SMALL[name][0]) for name, values in arrays.items()
+        }
+        shape = (store.n_segments, len(store.layers), store.dim)
+        for pooling in store.poolings:
+            expected[f"embeddings/{pooling}"] = embeddings_metadata(shape, store.spec.dtype)
+        for name, metadata in expected.items():
+            try:
+                check_metadata(store.path / name, metadata, store.files)
+            except StoreCorruptError as error:
+                yield error
 
     def read_rows(self, store: Salvage, known: Mapping[str, str]) -> Iterator[Finding]:
         """Decode every shard; yields one finding a damaged one, with the tracks it hits.

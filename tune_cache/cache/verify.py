@@ -268,6 +268,8 @@ class _Look:
         arrays = values.read_small(store)
         for error in values.errors:
             self.caught(error)
+        for error in values.misdescribed(store, arrays):
+            self.add(self.files.name(Path(error.path)), predicate_of(error))
         known = {name: item.problem for name, item in self.findings.items() if is_shard(name)}
         for finding in values.read_rows(store, known):
             self.findings[finding.file] = finding

@@ -17,16 +17,18 @@ import numpy as np
 
 from tune_cache.cache.assemble import Assembly, assemble
 from tune_cache.cache.disk import make_folders, remove_tree
-from tune_cache.cache.exchange.header import COMPUTED, IMPORTED, Array, Content
+from tune_cache.cache.exchange.header import COMPUTED, IMPORTED, Content
 from tune_cache.cache.journal import TrackOutcome
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.locks import Claims
 from tune_cache.cache.rows import Rows
 from tune_cache.cache.store import STATUS_FAILED, STATUS_OK, Store, open_store
+from tune_cache.cache.texts import check_offsets, decode_texts
 from tune_cache.errors import StoreCorruptError, StoreMismatchError, printable
+from tune_cache.segments import covered_samples
 from tune_cache.specs import collection_digest, differing_fields
 
-__all__ = ["assembly_of", "covered_samples", "publish"]
+__all__ = ["assembly_of", "publish"]
 
 
 def assembly_of(content: Content, place: str) -> Assembly:
@@ -83,10 +85,10 @@ def assembly_of(content: Content, place: str) -> Assembly:
 def _outcomes(content: Content) -> list[TrackOutcome]:
     """Read the tracks; ValueError says what is wrong with them."""
     header, arrays = content.header, content.arrays
-    ids = _texts(arrays["tracks/id_utf8"], arrays["tracks/id_offset"])
-    messages = _texts(arrays["tracks/message_utf8"], arrays["tracks/message_offset"])
+    ids = decode_texts(arrays["tracks/id_utf8"], arrays["tracks/id_offset"])
+    messages = decode_texts(arrays["tracks/message_utf8"], arrays["tracks/message_offset"])
     offset = arrays["tracks/offset"]
-    _check_offsets("tracks/offset", offset, header.n_segments)
+    check_offsets("tracks/offset", offset, header.n_segments)
     lengths = np.diff(offset)
     if not np.array_equal(arrays["segments/track"], np.repeat(np.arange(len(ids)), lengths)):
         raise ValueError("segments/track is not what tracks/offset says")
@@ -124,26 +126,6 @@ def _outcomes(content: Content) -> list[TrackOutcome]:
             )
         )
     return outcomes
-
-
-def _check_offsets(name: str, offsets: Array, total: int) -> None:
-    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
-        raise ValueError(f"{name} does not rise from 0 to {total}")
-
-
-def _texts(data: Array, offsets: Array) -> list[str]:
-    _check_offsets("an offset of texts", offsets, len(data))
-    text, ends = data.tobytes(), offsets.tolist()
-    return [text[a:b].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise(ends)]
-
-
-def covered_samples(starts: Array, counts: Array) -> int:
-    """Count the samples that at least one segment has; starts never fall."""
-    if len(starts) == 0:
-        return 0
-    stops = starts + counts
-    seen = np.concatenate([[0], np.maximum.accumulate(stops)[:-1]])
-    return int(np.maximum(0, stops - np.maximum(starts, seen)).sum())
 
 
 def publish(layout: Layout, assembly: Assembly) -> tuple[Store, bool]:
