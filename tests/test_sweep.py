@@ -18,6 +18,7 @@ from tune_cache.errors import TaskError, UsageError
 from tune_cache.probes import sweep as module
 from tune_cache.probes.evaluate import run_probe
 from tune_cache.probes.presets import PRESETS, preset_named
+from tune_cache.probes.sources import Source
 from tune_cache.probes.sweep import (
     Cell,
     Cut,
@@ -117,7 +118,8 @@ def test_the_digest_of_a_task_is_that_of_labels_groups_splits_and_metrics():
     assert len({same, *others}) == 1 + len(others)
 
 
-CELL = Cell(store=Path("a"), task="t", aggregation="mean", probe="ridge", layer="last", seed=1)
+SOURCE = Source(stores=(Path("a"),), task="t")
+CELL = Cell(source=SOURCE, aggregation="mean", probe="ridge", layer="last", seed=1)
 
 
 def key_of(cell=CELL, **changed):
@@ -126,17 +128,27 @@ def key_of(cell=CELL, **changed):
 
 def test_a_key_depends_on_every_setting_and_input_and_not_on_where_the_store_lies():
     same = key_of()
-    assert same == key_of(dataclasses.replace(CELL, store=Path("b")))
+    elsewhere = dataclasses.replace(SOURCE, stores=(Path("b"),))
+    assert same == key_of(dataclasses.replace(CELL, source=elsewhere))
     changes = {
-        "task": "u",
         "aggregation": "max",
         "aggregation_options": {"max_segments": 2},
         "probe": "knn",
         "layer": "6",
         "seed": 2,
+        "shots": 5,
+        "repeats": 20,
     }
-    assert changes.keys() == {field.name for field in dataclasses.fields(Cell)} - {"store"}
-    keys = [key_of(dataclasses.replace(CELL, **{name: v})) for name, v in changes.items()]
+    of_source = {"task": "u", "derive": 30.0, "leaks": ("2 of 9 tracks",)}
+    assert changes.keys() == {field.name for field in dataclasses.fields(Cell)} - {"source"}
+    # content_digest stands for stores, the digest of the task for what is left out
+    fields = {field.name for field in dataclasses.fields(Source)} - {"stores", "left_out"}
+    assert of_source.keys() == fields
+    keys = [
+        key_of(dataclasses.replace(CELL, source=dataclasses.replace(SOURCE, **{name: v})))
+        for name, v in of_source.items()
+    ]
+    keys += [key_of(dataclasses.replace(CELL, **{name: v})) for name, v in changes.items()]
     keys += [key_of(**{name: "other"}) for name in ("spec_key", "content_digest", "task")]
     assert len({same, *keys}) == 1 + len(keys)
 

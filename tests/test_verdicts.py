@@ -65,7 +65,7 @@ def test_a_table_is_corrected_over_its_comparisons_and_not_over_its_rows():
     cells = [classifiers(rng, 400, first=0.9, second=p, discordant=0.12) for p in (0.8, 0.85, 0.9)]
     found = [compare([second], [first], n_resamples=200) for first, second in cells]
     scores = [Score(value=0.5, low=0.0, high=1.0)] * 4
-    verdicts = judge([entry(0.8)] * 4, scores, [None, *found], margin=0.1)
+    verdicts = judge([entry(0.8)] * 4, scores, [None, *found], 0, margin=0.1)
     assert [verdict.is_reference for verdict in verdicts] == [True, False, False, False]
     assert verdicts[0].as_good is True
     assert math.isnan(verdicts[0].p_holm)
@@ -80,8 +80,8 @@ def test_the_smallest_difference_is_of_pairs_that_tell_one():
     assert math.isnan(found.smallest)  # one track: no interval
     known = dataclasses.replace(found, smallest=0.25)
     scores = [Score(value=0.5, low=0.0, high=1.0)] * 3
-    assert smallest_difference(judge([entry(0.5)] * 3, scores, [None, found, known])) == 0.25
-    assert math.isnan(smallest_difference(judge([entry(0.5)], scores[:1], [None])))
+    assert smallest_difference(judge([entry(0.5)] * 3, scores, [None, found, known], 0)) == 0.25
+    assert math.isnan(smallest_difference(judge([entry(0.5)], scores[:1], [None], 0)))
 
 
 def test_seeds_have_a_deviation_if_there_are_several():

@@ -57,8 +57,12 @@ class TrackAggregation(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         """Share of the output that is padding, for tracks of these numbers of segments."""
         return 0.0
 
+    def check_options(self) -> None:
+        """Refuse constructor arguments that have no meaning; ``fit`` does, too."""
+
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn what there is to learn from training tracks; ``y`` is ignored."""
+        self.check_options()
         self._learn(self._segments(X, reset=True))
         return self
 

@@ -75,11 +75,13 @@ class Concat(TrackAggregation):
     def share_padding(self, lengths: Array) -> float:
         return 1.0 - float(np.minimum(lengths, self.max_segments_).mean()) / self.max_segments_
 
-    def _learn(self, tracks: Ragged) -> None:
+    def check_options(self) -> None:
         if self.max_segments is not None and self.max_segments < 1:
             raise UsageError(f"max_segments is {self.max_segments!r}, expected 1 or more")
         if self.fill not in get_args(Fill):
             raise UsageError(f"fill is {self.fill!r}, expected one of {', '.join(get_args(Fill))}")
+
+    def _learn(self, tracks: Ragged) -> None:
         longest = int(tracks.lengths.max())
         self.max_segments_ = min(longest, self.max_segments or longest)
         self._refuse_to_swap(len(tracks), np.result_type(tracks.values.dtype, np.float32))

@@ -57,6 +57,32 @@ Segments = Annotated[
 TaskNames = Annotated[
     list[str] | None, typer.Option(help="Task; repeatable; all by default.", show_default=False)
 ]
+Derive = Annotated[
+    list[float] | None,
+    typer.Option(
+        help="Average shorter segments to this many seconds; repeatable.", show_default=False
+    ),
+]
+Shots = Annotated[
+    list[int] | None,
+    typer.Option(help="Learn from so many tracks a class; repeatable.", show_default=False),
+]
+Repeats = Annotated[int | None, typer.Option(help="Draws of --shots; 10.", show_default=False)]
+MaxSegments = Annotated[
+    int | None, typer.Option(help="Segments that concat keeps of a track.", show_default=False)
+]
+Fill = Annotated[
+    str | None,
+    typer.Option(
+        metavar="draw|mean|zero",
+        help="What concat adds to shorter tracks; draw.",
+        show_default=False,
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse splits that leak.")]
+DropLeaks = Annotated[
+    bool, typer.Option("--drop-leaks", help="Learn without tracks that leak into test.")
+]
 
 
 def lengths(texts: list[str] | None) -> list[Any]:

@@ -12,9 +12,16 @@ from tune_cache.cli.options import (
     CacheDir,
     DataRoot,
     DatasetArgument,
+    Derive,
+    DropLeaks,
     EncoderName,
+    Fill,
+    MaxSegments,
     Outside,
+    Repeats,
     Segments,
+    Shots,
+    Strict,
     TaskNames,
     lengths,
 )
@@ -45,29 +52,17 @@ def probe(
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="1234; repeatable.")] = None,
     seg: Segments = None,
-    derive: Annotated[
-        list[float] | None,
-        typer.Option(help="Average shorter segments to this many seconds; repeatable."),
-    ] = None,
-    shots: Annotated[
-        list[int] | None, typer.Option(help="Learn from so many tracks a class; repeatable.")
-    ] = None,
-    repeats: Annotated[int | None, typer.Option(help="Draws of --shots; 10.")] = None,
+    derive: Derive = None,
+    shots: Shots = None,
+    repeats: Repeats = None,
     encoder: EncoderName = None,
     store: Annotated[
         Path | None, typer.Option(help="Exactly this store.", show_default=False)
     ] = None,
-    max_segments: Annotated[
-        int | None, typer.Option(help="Segments that concat keeps of a track.")
-    ] = None,
-    fill: Annotated[
-        str | None,
-        typer.Option(metavar="draw|mean|zero", help="What concat adds to shorter tracks; draw."),
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse splits that leak.")] = False,
-    drop_leaks: Annotated[
-        bool, typer.Option("--drop-leaks", help="Learn without tracks that leak into test.")
-    ] = False,
+    max_segments: MaxSegments = None,
+    fill: Fill = None,
+    strict: Strict = False,
+    drop_leaks: DropLeaks = False,
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Print the confusion matrix of each row too.")
     ] = False,

@@ -23,6 +23,7 @@ from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.statistics import holm
 from tune_cache.probes.verdicts import Entry, check_margin, choose_reference
 from tune_cache.reports.results import SavedRun, load_run, newest_runs
+from tune_cache.reports.runs import without_leaks
 
 __all__ = ["CompareReport", "Pair", "compare"]
 
@@ -250,6 +251,7 @@ def _chosen(runs: Sequence[SavedRun]) -> dict[str, list[SavedRun]]:
             result.probe,
             result.layer_asked,
             layer,
+            without_leaks(result),
         )
         configurations.setdefault(result.task, {}).setdefault(key, []).append(run)
     chosen = {}

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from tune_cache.aggregation.registry import MULTISCALE, make_aggregation
-from tune_cache.cache.store import Store
 from tune_cache.commands.context import Length, lengths, open_context, several
+from tune_cache.commands.probe_settings import aggregation_options, on_leaks
 from tune_cache.commands.probe_stores import context_of, stores_to_probe
-from tune_cache.datasets.base import Dataset, Task
-from tune_cache.errors import StoreError, TaskError, UsageError
-from tune_cache.probes.evaluate import N_REPEATS, run_probe
-from tune_cache.probes.features import Features, derived, joined, n_derived, read_features
-from tune_cache.probes.guard import Leaks, find_leaks
+from tune_cache.datasets.base import Dataset
+from tune_cache.errors import StoreError, TaskError
+from tune_cache.probes.evaluate import N_REPEATS
 from tune_cache.probes.result import ProbeResult
-from tune_cache.probes.tasks import TaskData, load_task
+from tune_cache.probes.sources import Loader, refuse_derived, sources
+from tune_cache.probes.sweep import Cell, Evaluator
 from tune_cache.reports.results import RunContext, SavedRun, load_run, save_result
 
 __all__ = ["ProbeReport", "probe"]
@@ -44,17 +40,6 @@ class ProbeReport:
     dataset: Dataset
     runs: tuple[SavedRun, ...]
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Source:
-    """Vectors and labels that belong together, and where they are from."""
-
-    data: TaskData
-    features: Features
-    where: RunContext
-    aggregations: tuple[str, ...]
-    warnings: tuple[str, ...]
 
 
 def probe(
@@ -141,7 +126,7 @@ def probe(
         "max_segments": choose("max_segments", max_segments),
         "fill": choose("fill", fill),
     }
-    options = {name: _options(name, of_concat) for name in aggregations}
+    options = aggregation_options(aggregations, of_concat)
     derives = choose("derive", several(derive), ())
     stores, warnings = stores_to_probe(
         context,
@@ -151,12 +136,7 @@ def probe(
         encoder=encoder,
         store=store,
     )
-    for seconds in derives:
-        if not any(n_derived(found.spec.segments, seconds) for found in stores):
-            raise UsageError(
-                f"no store serves to derive segments of {seconds:g} s",
-                hint="extract without overlap at a half, a third, … of that length",
-            )
+    refuse_derived(stores, derives)
     cells = list(
         itertools.product(
             choose("probe", several(probe), ("auto",)),
@@ -165,111 +145,45 @@ def probe(
             choose("shots", several(shots), (None,)),
         )
     )
+    draws = choose("repeats", repeats, N_REPEATS)
+    loader = Loader(loaded, stores)
+    evaluate = Evaluator(loaded, loader=loader)
+    found = (
+        (source, name)
+        for one in tasks
+        for source, names in sources(
+            loader,
+            one,
+            stores,
+            tuple(aggregations),
+            derive=derives,
+            on_leaks=on_leaks(choose, strict=strict, drop_leaks=drop_leaks),
+        )
+        for name in names
+    )
     runs = []
-    for source in _sources(
-        loaded,
-        tasks,
-        stores,
-        tuple(aggregations),
-        derives,
-        strict=strict or choose("strict", None, False),
-        drop=drop_leaks or choose("drop_leaks", None, False),
-    ):
-        for aggregation, cell in itertools.product(source.aggregations, cells):
-            name, policy, number, few = cell
-            results = run_probe(
-                source.features,
-                source.data,
-                aggregation=aggregation,
-                aggregation_options=options[aggregation],
-                probe=name,
-                layer=policy,
-                seed=number,
-                shots=few,
-                repeats=choose("repeats", repeats, N_REPEATS),
+    for source, aggregation in found:
+        where = context_of(loaded, loader.stores(source))
+        for model, policy, number, few in cells:
+            results = evaluate.results(
+                Cell(
+                    source=source,
+                    aggregation=aggregation,
+                    aggregation_options=options[aggregation],
+                    probe=model,
+                    layer=str(policy),
+                    seed=number,
+                    shots=few,
+                    repeats=draws,
+                )
             )
             for result in results:
-                told = dataclasses.replace(result, warnings=(*result.warnings, *source.warnings))
-                run, problem = _saved(context.layout.results_db, told, source.where)
+                run, problem = _saved(context.layout.results_db, result, where)
                 warnings += [problem] if problem and problem not in warnings else []
                 runs.append(run)
                 if on_result is not None:
                     on_result(run)
     return ProbeReport(dataset=loaded, runs=tuple(runs), warnings=tuple(warnings))
-
-
-def _options(aggregation: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that an aggregation takes; a wrong name is found before anything is read."""
-    takes = make_aggregation(aggregation).get_params()
-    options = {name: value for name, value in given.items() if value is not None and name in takes}
-    make_aggregation(aggregation, **options)
-    return options
-
-
-def _sources(
-    dataset: Dataset,
-    tasks: Sequence[Task],
-    stores: Sequence[Store],
-    aggregations: tuple[str, ...],
-    derive: Sequence[float],
-    *,
-    strict: bool,
-    drop: bool,
-) -> Iterator[_Source]:
-    """Read each store for each task; then all of a task together, where that is asked for."""
-    alone = tuple(name for name in aggregations if name not in MULTISCALE)
-    together = tuple(name for name in aggregations if name in MULTISCALE)
-    for task in tasks:
-        every_status: dict[str, str] = {}
-        said: dict[str, None] = {}
-        for store in stores:
-            status, leaks, data, features = _guarded(dataset, task, store, strict=strict, drop=drop)
-            for name, why in status.items():
-                if every_status.get(name, "ok") == "ok":
-                    every_status[name] = why
-            told = tuple(leaks.warnings({split: len(part) for split, part in data.splits.items()}))
-            said |= dict.fromkeys(told)
-            where = context_of(dataset, (store,))
-            variants = [features]
-            spec = store.spec.segments
-            variants += [
-                derived(features, spec, seconds) for seconds in derive if n_derived(spec, seconds)
-            ]
-            for one in variants if alone else ():
-                yield _Source(
-                    data=data, features=one, where=where, aggregations=alone, warnings=told
-                )
-        if together:
-            data = load_task(dataset, task, every_status)
-            yield _Source(
-                data=data,
-                features=joined([read_features(store, data) for store in stores]),
-                where=context_of(dataset, stores),
-                aggregations=together,
-                warnings=tuple(said),
-            )
-
-
-def _guarded(
-    dataset: Dataset, task: Task, store: Store, *, strict: bool, drop: bool
-) -> tuple[dict[str, str], Leaks, TaskData, Features]:
-    """Labels and vectors of a store, its status, and leaks that remain."""
-    status = dict(store.status)
-    data = load_task(dataset, task, status)
-    features = read_features(store, data)
-    leaks = find_leaks(data, store.audio_of, features, thorough=strict or drop)
-    if leaks.pairs and drop:
-        status |= leaks.to_drop
-        data = load_task(dataset, task, status)
-        return status, Leaks(), data, read_features(store, data)
-    if leaks.pairs and strict:
-        counts = {split: len(part) for split, part in data.splits.items()}
-        texts = [text.partition(":")[0] for text in leaks.warnings(counts)]
-        raise TaskError(
-            f"splits of task {task.name!r} leak: {'; '.join(texts)}",
-            hint="--drop-leaks leaves out the tracks of the split that is learnt from",
-        )
-    return status, leaks, data, features
 
 
 def _saved(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun, str]:

@@ -6,42 +6,29 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
-from tune_cache.aggregation.registry import MULTISCALE, make_aggregation
 from tune_cache.cache.plan import PlannedTrack
 from tune_cache.cache.store import Store
 from tune_cache.cache.work import Progress
-from tune_cache.commands.context import (
-    Context,
-    Length,
-    lengths,
-    open_context,
-    plan_tracks,
-    several,
-)
+from tune_cache.commands.context import Context, Length, lengths, open_context, plan_tracks
 from tune_cache.commands.extract import extract
-from tune_cache.commands.sweep_cells import Asked, Planned, Ran, plan, probes_for, run_cells
+from tune_cache.commands.probe_settings import aggregation_options, on_leaks
+from tune_cache.commands.sweep_cells import Asked, Planned, Ran, plan, run_cells
 from tune_cache.commands.sweep_judging import Runs, judged
-from tune_cache.commands.sweep_stores import (
-    Collection,
-    Grid,
-    choose_encoder,
-    find_grids,
-    with_cost,
-)
+from tune_cache.commands.sweep_settings import axis, check, preset_of
+from tune_cache.commands.sweep_stores import Collection, Grid, choose_encoder, find_grids, with_cost
 from tune_cache.datasets.base import Dataset
 from tune_cache.encoders.base import EncoderInfo, get_encoder
-from tune_cache.errors import EncoderError, StoreNotFoundError, TaskError, UsageError
+from tune_cache.errors import EncoderError, StoreNotFoundError
 from tune_cache.probes.compare import MARGIN
-from tune_cache.probes.presets import Preset, preset_named
-from tune_cache.probes.verdicts import Entry, Verdict, check_margin, choose_reference, judge
+from tune_cache.probes.evaluate import N_REPEATS
+from tune_cache.probes.sources import refuse_derived
+from tune_cache.probes.verdicts import Entry, Verdict, choose_reference, judge
 
 __all__ = ["SweepReport", "SweepTable", "sweep"]
 
-NOTHING = Preset(seg=(), agg=("mean",), layer=("best",))
 ROUNDS = 3  # header lengths may join lengths that decoding tells apart, and then once more
 
 
@@ -102,6 +89,12 @@ def sweep(
     jobs: int | None = None,
     margin: float | None = None,
     max_segments: int | None = None,
+    fill: str | None = None,
+    derive: float | Sequence[float] = (),
+    shots: int | Sequence[int] = (),
+    repeats: int | None = None,
+    strict: bool = False,
+    drop_leaks: bool = False,
     data_root: Path | None = None,
     cache_dir: Path | str | None = None,
     allow_outside_root: bool = False,
@@ -118,8 +111,10 @@ def sweep(
 
     Parameters
     ----------
-    dataset, task, seg, encoder, max_segments, data_root, allow_outside_root
+    dataset, task, seg, encoder, max_segments, fill, data_root, allow_outside_root
         As for :func:`~tune_cache.commands.probe.probe`.
+    derive, shots, repeats, strict, drop_leaks
+        As there. Few-shot cells are not compared: they keep no predictions.
     preset
         A named grid, as ``tune-paper``; what is given beside it wins.
     agg, layer, probe, seed
@@ -148,31 +143,40 @@ def sweep(
     preset = context.setting("preset", preset)
     margin = float(context.setting("margin", margin, MARGIN))
     jobs = context.setting("jobs", jobs)
-    chosen, warnings = _preset(preset)
+    chosen, warnings = preset_of(preset)
     loaded = context.dataset(dataset, data_root=data_root, allow_outside_root=allow_outside_root)
     if on_start is not None:
         on_start(loaded)
-
-    def axis(name: str, given: Any, from_preset: tuple[Any, ...]) -> tuple[Any, ...]:
-        values = several(given)
-        if not values and not preset:
-            values = several(context.setting(name, (), ()))
-        return tuple(dict.fromkeys(values or from_preset))
-
-    asked = Asked(
-        tasks=axis("task", task, tuple(item.name for item in loaded.tasks)),
-        aggregations=axis("agg", agg, chosen.aggregations()),
-        probes=axis("probe", probe, chosen.probe),
-        layers=tuple(map(str, axis("layer", layer, chosen.layer))),
-        seeds=axis("seed", seed, chosen.seed),
-        max_segments=max_segments,
+    values = partial(axis, context, preset)
+    of_concat = {
+        "max_segments": context.setting("max_segments", max_segments),
+        "fill": context.setting("fill", fill),
+    }
+    aggregations = values("agg", agg, chosen.aggregations())
+    segs = lengths(values("seg", seg, chosen.seg))
+    asked, without = check(
+        loaded,
+        Asked(
+            tasks=values("task", task, tuple(item.name for item in loaded.tasks)),
+            aggregations=aggregations,
+            options=aggregation_options(aggregations, of_concat),
+            probes=values("probe", probe, chosen.probe),
+            layers=tuple(map(str, values("layer", layer, chosen.layer))),
+            seeds=values("seed", seed, chosen.seed),
+            derive=values("derive", derive, ()),
+            shots=values("shots", shots, (None,)),
+            repeats=context.setting("repeats", repeats, N_REPEATS),
+            on_leaks=on_leaks(context.setting, strict=strict, drop_leaks=drop_leaks),
+        ),
+        segs,
+        margin=margin,
+        jobs=jobs,
     )
-    _check(loaded, asked, margin, jobs)
     given = loaded.name if dataset is None else os.fspath(dataset)
     sweeper = _Stores(
         context=context,
         dataset=loaded,
-        lengths=lengths(axis("seg", seg, chosen.seg)),
+        lengths=segs,
         encoder=context.setting("encoder", encoder),
         encoder_path=context.setting("encoder_path", encoder_path),
     )
@@ -203,7 +207,8 @@ def sweep(
         return [f"{track}: {text}" for track, text in sorted(done.failed.items())]
 
     name, grids, said = sweeper.find(make)
-    rows, left_out = plan(loaded, grids, asked)
+    refuse_derived([store for _, store in grids], asked.derive)
+    rows, left_out = plan(loaded, grids, asked, context.layout.comparisons)
     ran = run_cells(loaded, rows, context.layout.results_db, jobs=jobs, on_cell=on_cell)
     tables = [
         _table(
@@ -223,38 +228,8 @@ def sweep(
             for place, key in enumerate(row.keys)
             if key in ran.failed
         ),
-        warnings=(*warnings, *said, *left_out, *ran.warnings),
+        warnings=(*warnings, *without, *said, *left_out, *ran.warnings),
     )
-
-
-def _preset(name: str | None) -> tuple[Preset, list[str]]:
-    if name is None:
-        return NOTHING, []
-    chosen = preset_named(name)
-    absent = chosen.left_out()
-    said = f"preset {name!r}: aggregation {', '.join(absent)} is left out, it does not exist yet"
-    return chosen, [said] if absent else []
-
-
-def _check(dataset: Dataset, asked: Asked, margin: float, jobs: int | None) -> None:
-    """Refuse what can only go wrong, before anything is encoded."""
-    if not dataset.tasks:
-        raise TaskError(
-            f"dataset {dataset.name!r} has no task: its records have no 'label'",
-            hint="say which keys are labels under [datasets.NAME.tasks.T] in tune.toml",
-        )
-    for name in asked.tasks:
-        probes_for(asked.probes, dataset.task(name).kind)
-    for name in asked.aggregations:
-        make_aggregation(name)
-        if name in MULTISCALE:
-            raise UsageError(
-                f"aggregation {name!r} takes several segment lengths at once, no cell of a grid",
-                hint=f"use `tune probe --agg {name}`",
-            )
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"--jobs is {jobs!r}, expected 1 or more")
-    check_margin(margin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,14 +289,15 @@ def _table(
     entries = [
         Entry(
             results=tuple(run.result for run in some),
-            segs=row.grid.labels,
+            segs=row.segs,
             aggregations=row.aggregations,
         )
         for row, some in zip(done, runs, strict=True)
     ]
+    reference = choose_reference(entries)
     found = judged(
         list(zip(runs, (row.keys for row in done), strict=True)),
-        choose_reference(entries),
+        reference,
         path=context.layout.results_db,
         memory=context.layout.comparisons,
         jobs=jobs,
@@ -329,7 +305,7 @@ def _table(
     scores, comparisons = zip(*found, strict=True)
     return SweepTable(
         task=task,
-        verdicts=tuple(judge(entries, scores, comparisons, margin=margin)),
+        verdicts=tuple(judge(entries, scores, comparisons, reference, margin=margin)),
         runs=tuple(runs),
         margin=margin,
     )
@@ -337,7 +313,11 @@ def _table(
 
 def _in_words(row: Planned, place: int) -> str:
     cell = row.cells[place]
+    derive, shots = cell.source.derive, cell.shots
     return (
-        f"{row.task}: seg {' = '.join(row.grid.labels)}, {' = '.join(row.aggregations)},"
-        f" {cell.probe}, layer {cell.layer}, seed {cell.seed}"
+        f"{row.task}: seg {' = '.join(row.segs)}, {' = '.join(row.aggregations)}"
+        + (f" of {derive:g} s derived" if derive else "")
+        + f", {cell.probe}"
+        + (f" {shots}-shot" if shots else "")
+        + f", layer {cell.layer}, seed {cell.seed}"
     )

@@ -9,45 +9,64 @@ read from the results when a comparison asks for it: all of it would not fit.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tune_cache.cache.store import Store
+from tune_cache.commands.memory import recall, remember
 from tune_cache.commands.probe_stores import context_of
 from tune_cache.commands.sweep_stores import Grid
 from tune_cache.datasets.base import Dataset
 from tune_cache.errors import StoreError, TaskError, TuneCacheError
+from tune_cache.probes.features import Features
 from tune_cache.probes.models import make_probe
 from tune_cache.probes.result import ProbeResult
+from tune_cache.probes.sources import Found, Loader, OnLeaks, look, sources
 from tune_cache.probes.sweep import (
     Cell,
     Evaluator,
     cell_key,
+    code_digest,
     merge_aggregations,
     task_digest,
 )
-from tune_cache.probes.tasks import load_task
+from tune_cache.probes.tasks import TaskData
 from tune_cache.probes.workers import jobs_for, run_all
-from tune_cache.reports.results import RunContext, SavedRun, newest_runs, save_result
+from tune_cache.reports.results import RunContext, SavedRun, runs_of_cells, save_result
+from tune_cache.specs import canonical_json, sha256_text
 
 __all__ = ["Asked", "Planned", "Ran", "plan", "probes_for", "run_cells"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The axes of a grid beside its stores."""
+    """The axes of a grid beside its stores, and what holds for all cells.
+
+    Parameters
+    ----------
+    options
+        Of each aggregation.
+    derive
+        Lengths that are averaged from shorter segments too.
+    shots, repeats
+        Training tracks a class, drawn so often; a None among shots learns from all.
+    """
 
     tasks: tuple[str, ...]
     aggregations: tuple[str, ...]
     probes: tuple[str, ...]
     layers: tuple[str, ...]
     seeds: tuple[int, ...]
-    max_segments: int | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    derive: tuple[float, ...] = ()
+    shots: tuple[int | None, ...] = (None,)
+    repeats: int = 0
+    on_leaks: OnLeaks = "tell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +75,17 @@ class Planned:
 
     Parameters
     ----------
-    aggregations
+    segs, aggregations
         Those that are the same thing here; the cells are of the first.
+    where
+        The vectors are from, without the key of a cell.
     cells, keys
         One a seed.
     """
 
     task: str
-    grid: Grid
-    store: Store
+    segs: tuple[str, ...]
+    where: RunContext
     aggregations: tuple[str, ...]
     cells: tuple[Cell, ...]
     keys: tuple[str, ...]
@@ -91,9 +112,14 @@ class Ran:
 
 
 def plan(
-    dataset: Dataset, grids: Sequence[tuple[Grid, Store]], asked: Asked
+    dataset: Dataset, grids: Sequence[tuple[Grid, Store]], asked: Asked, memory: Path
 ) -> tuple[list[Planned], list[str]]:
     """List the rows, each thing once, by task and in the order asked for.
+
+    Parameters
+    ----------
+    memory
+        Folder where it is kept which tracks leak.
 
     Returns
     -------
@@ -102,40 +128,59 @@ def plan(
     Raises
     ------
     TaskError
-        If no probe asked for can learn a task, or its labels cannot support any.
+        If no probe asked for can learn a task, its labels cannot support any, or
+        its splits leak and must not.
     """
     rows, warnings = [], []
+    labels = {store.path: grid.labels for grid, store in grids}
+    stores = [store for _, store in grids]
+    loader = Loader(dataset, stores)
     for name in asked.tasks:
         task = dataset.task(name)
         probes, unable = probes_for(asked.probes, task.kind)
         warnings += [
             f"task {name!r} is {task.kind}: probe {probe!r} is left out" for probe in unable
         ]
-        for grid, store in grids:
-            data = load_task(dataset, task, store.status)
-            digest = task_digest(data)
-            track_ids = [track for part in data.splits.values() for track in part.track_ids]
-            lengths = np.diff(store.rows_of(track_ids)[1])
-            merged = merge_aggregations(asked.aggregations, one_segment=bool((lengths == 1).all()))
-            layers = _layers_of(asked.layers, store.layers)
-            for names, probe, layer in itertools.product(merged, probes, layers):
+        found = sources(
+            loader,
+            task,
+            stores,
+            asked.aggregations,
+            derive=asked.derive,
+            on_leaks=asked.on_leaks,
+            looking=partial(_looked, memory=memory),
+        )
+        for source, aggregations in found:
+            where = context_of(dataset, loader.stores(source))
+            digest = task_digest(loader.labels(source))
+            one_segment = bool((loader.n_segments(source) == 1).all())
+            together = len(source.stores) > 1
+            segs = (where.seg,) if together else labels[source.stores[0]]
+            axes = itertools.product(
+                merge_aggregations(aggregations, one_segment=one_segment),
+                probes,
+                _layers_of(asked.layers, _layers(loader.stores(source))),
+                asked.shots,
+            )
+            for names, probe, layer, shots in axes:
                 cells = tuple(
                     Cell(
-                        store=store.path,
-                        task=name,
+                        source=source,
                         aggregation=names[0],
-                        aggregation_options=_options(names[0], asked.max_segments),
+                        aggregation_options=asked.options.get(names[0], {}),
                         probe=probe,
                         layer=layer,
                         seed=seed,
+                        shots=shots,
+                        repeats=asked.repeats if shots else 0,
                     )
                     for seed in asked.seeds
                 )
                 keys = tuple(
                     cell_key(
                         cell,
-                        spec_key=store.spec.key,
-                        content_digest=store.content_digest,
+                        spec_key=where.spec_key,
+                        content_digest=where.content_digest,
                         task=digest,
                     )
                     for cell in cells
@@ -143,8 +188,8 @@ def plan(
                 rows.append(
                     Planned(
                         task=name,
-                        grid=grid,
-                        store=store,
+                        segs=segs,
+                        where=where,
                         aggregations=names,
                         cells=cells,
                         keys=keys,
@@ -153,8 +198,36 @@ def plan(
     return rows, warnings
 
 
-def _options(aggregation: str, max_segments: int | None) -> dict[str, Any]:
-    return {"max_segments": max_segments} if max_segments and aggregation == "concat" else {}
+def _layers(stores: Sequence[Store]) -> list[int]:
+    """Layers that all stores keep."""
+    return sorted(set.intersection(*(set(store.layers) for store in stores)))
+
+
+def _looked(
+    store: Store,
+    data: TaskData,
+    features: Callable[[], Features],
+    thorough: bool,
+    *,
+    memory: Path,
+) -> Found:
+    """Look for leaks, or remember: it reads a layer and multiplies all tracks with all."""
+    of = [
+        store.spec.key,
+        store.content_digest,
+        sha256_text(canonical_json(sorted(store.audio_of.items()))),
+        task_digest(data),
+        thorough,
+        code_digest(),
+    ]
+    place = memory / f"leaks-{sha256_text(canonical_json(of))[:32]}.json"
+    kept = recall(place)
+    if kept:
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            return Found(told=tuple(kept["told"]), to_drop=dict(kept["to_drop"]))
+    found = look(store, data, features, thorough)
+    remember(place, {"told": found.told, "to_drop": found.to_drop})
+    return found
 
 
 def probes_for(names: Sequence[str], kind: str) -> tuple[list[str], list[str]]:
@@ -213,9 +286,8 @@ def run_cells(
     wanted = {
         key: (row, cell) for row in rows for key, cell in zip(row.keys, row.cells, strict=True)
     }
-    for run in _remembered(path, dataset.name, ran):
-        if run.context.cell_key in wanted:
-            ran.runs[run.context.cell_key] = run
+    for run in _remembered(path, dataset.name, wanted, ran):
+        ran.runs[run.context.cell_key] = run
     ran.n_remembered = len(ran.runs)
     pending = [key for key in wanted if key not in ran.runs]
     n_jobs = jobs_for(jobs, len(pending))
@@ -225,7 +297,7 @@ def run_cells(
         if isinstance(found, TuneCacheError):
             ran.failed[key] = found
         else:
-            where = replace(context_of(dataset, [wanted[key][0].store]), cell_key=key)
+            where = replace(wanted[key][0].where, cell_key=key)
             ran.runs[key], problem = _saved(path, found, where)
             ran.warnings += [problem] if problem and problem not in ran.warnings else []
         if on_cell is not None:
@@ -233,9 +305,9 @@ def run_cells(
     return ran
 
 
-def _remembered(path: Path, dataset: str, ran: Ran) -> list[SavedRun]:
+def _remembered(path: Path, dataset: str, keys: Iterable[str], ran: Ran) -> list[SavedRun]:
     try:
-        return newest_runs(path, dataset)
+        return runs_of_cells(path, dataset, keys)
     except StoreError as error:
         ran.warnings.append(f"earlier results are not used: {error}")
         return []

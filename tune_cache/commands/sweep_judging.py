@@ -8,25 +8,20 @@ its own; losing one costs time only.
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tune_cache.cache.disk import make_folders, write_durably
+from tune_cache.commands.memory import recall, remember
 from tune_cache.errors import TuneCacheError
 from tune_cache.probes.compare import Comparison, compare, score_of
 from tune_cache.probes.metrics import Score
-from tune_cache.probes.result import ProbeResult, without_nan
+from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.sweep import code_digest
 from tune_cache.probes.workers import jobs_for, run_all
 from tune_cache.reports.results import SavedRun, load_run
 from tune_cache.specs import canonical_json, sha256_text
 
 __all__ = ["Judge", "Runs", "judged"]
-
-logger = logging.getLogger(__name__)
 
 Runs = tuple[SavedRun, ...]
 
@@ -48,7 +43,7 @@ class Judge:
         """Score a cell, and compare it with another if there is one."""
         first, second = pair
         cell = self._results(first)
-        if second is None:
+        if second is None or any(result.shots for result in cell):  # these keep no predictions
             return score_of(cell), None
         if self._last is None or self._last[0] != second:
             self._last = second, self._results(second)
@@ -101,23 +96,20 @@ def _pair_key(first: tuple[str, ...], second: tuple[str, ...]) -> str:
 
 def _read(path: Path) -> tuple[Score, Comparison | None] | None:
     """What was written before, None where nothing can be used."""
+    value = recall(path)
     try:
-        value: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
         score = Score(**{k: float("nan") if v is None else v for k, v in value["score"].items()})
         other = value["comparison"]
         return score, None if other is None else Comparison.from_json(other)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def _write(path: Path, score: Score, comparison: Comparison | None) -> None:
-    """Keep a comparison; a cache that cannot be written costs only time."""
-    value = {
-        "score": {"value": score.value, "low": score.low, "high": score.high},
-        "comparison": None if comparison is None else comparison.to_json(),
-    }
-    try:
-        make_folders(path.parent)
-        write_durably(path, canonical_json(without_nan(value)).encode())
-    except OSError as error:
-        logger.warning("comparison %s is not kept: %s", path.name, error)
+    remember(
+        path,
+        {
+            "score": {"value": score.value, "low": score.low, "high": score.high},
+            "comparison": None if comparison is None else comparison.to_json(),
+        },
+    )

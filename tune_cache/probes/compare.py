@@ -252,11 +252,19 @@ def track_differences(first: Cell, second: Cell) -> list[TrackDifference]:
 def score_of(
     cell: Cell, metric: str = "", *, seed: int = SEED, n_resamples: int = N_RESAMPLES
 ) -> Score:
-    """Score a cell on its own test tracks, the mean over seeds with its interval over groups."""
+    """Score a cell on its own test tracks, the mean over seeds with its interval over groups.
+
+    Several seeds without predictions, as few-shot results are, have no interval
+    together.
+    """
     name = metric or cell[0].metric
+    scores = [result.scores["test"][name] for result in cell]
+    if len(cell) > 1 and not all(result.predictions for result in cell):
+        value = float(np.mean([score.value for score in scores]))
+        return Score(value=value, low=math.nan, high=math.nan)
     distinct = distinct_seeds(cell)
     if len(distinct) == 1:
-        return cell[0].scores["test"][name]
+        return scores[0]
     common = common_tracks(cell, cell)
     chosen = common.metrics[name]
     scorers = [

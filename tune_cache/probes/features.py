@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from tune_cache.probes.tasks import TaskData
     from tune_cache.specs import SegmentSpec
 
-__all__ = ["Features", "StoreLike", "Tracks", "derived", "joined", "n_derived", "read_features"]
+__all__ = [
+    "KEEP_BYTES",
+    "Features",
+    "StoreLike",
+    "Tracks",
+    "derived",
+    "derived_tracks",
+    "joined",
+    "n_derived",
+    "read_features",
+]
 
 Tracks = Ragged | Scales
 
@@ -141,8 +151,8 @@ def n_derived(spec: SegmentSpec, seconds: float) -> int:
     return 0 if n < 2 or rest else n
 
 
-def derived(features: Features, spec: SegmentSpec, seconds: float) -> Features:
-    """Average runs of segments to segments of another length, without their context.
+def derived_tracks(tracks: Ragged, spec: SegmentSpec, seconds: float) -> Ragged:
+    """Average runs of a store's segments to segments of another length.
 
     The shortest tail is the one that such a length has by default.
 
@@ -153,19 +163,23 @@ def derived(features: Features, spec: SegmentSpec, seconds: float) -> Features:
     seconds
         Length wanted.
     """
-    n = n_derived(spec, seconds)
     true = segment_spec(
         seconds,
         sample_rate_hz=spec.sample_rate_hz,
         min_samples=spec.min_samples,
         tail=spec.tail,
     )
-    told = int(seconds) if seconds == int(seconds) else seconds
     shortest = true.length_samples if spec.tail == "drop" else true.min_tail_samples
+    return derive(tracks, n_derived(spec, seconds), min_tail_samples=shortest)
+
+
+def derived(features: Features, spec: SegmentSpec, seconds: float) -> Features:
+    """Features of longer segments without their context, see :func:`derived_tracks`."""
+    told = int(seconds) if seconds == int(seconds) else seconds
 
     def of_layer(layer: int) -> Mapping[str, Tracks]:
         return {
-            split: derive(part, n, min_tail_samples=shortest)
+            split: derived_tracks(part, spec, seconds)
             for split, part in features.of_layer(layer).items()
             if isinstance(part, Ragged)
         }

@@ -2,11 +2,11 @@
 
 Conventions
 -----------
-A *cell* is one store, task, aggregation, probe, layer policy and seed. Cells
-that are equal by definition are one: lengths that cut every track alike, and
-aggregations that give a single segment back where no track has more. A cell's
-key is a hash of all that it depends on: vectors, labels, groups, splits,
-settings, and the code and libraries that evaluate it.
+A *cell* is one source, aggregation, probe, layer policy, seed and number of shots.
+Cells that are equal by definition are one: lengths that cut every track alike,
+and aggregations that give a single segment back where no track has more. A cell's
+key is a hash of all that it depends on: vectors, labels, groups, splits, tracks
+left out, settings, and the code and libraries that evaluate it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tune_cache.aggregation.registry import STATISTICS
+from tune_cache.probes.features import KEEP_BYTES
 from tune_cache.probes.metrics import Metric
 from tune_cache.probes.result import without_nan
+from tune_cache.probes.sources import Loader, Source
 from tune_cache.segments import cut
 from tune_cache.specs import SegmentSpec, canonical_json, sha256_text
 
 if TYPE_CHECKING:
     from tune_cache.datasets.base import Dataset
-    from tune_cache.probes.features import Features
     from tune_cache.probes.result import ProbeResult
     from tune_cache.probes.tasks import TaskData
 
@@ -48,7 +49,6 @@ __all__ = [
 Array = np.ndarray[Any, np.dtype[Any]]
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
-KEEP_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +57,30 @@ class Cell:
 
     Parameters
     ----------
-    store
-        Its folder.
     layer
-        An index, ``last``, ``mean`` or ``best``.
+        An index, ``last``, ``mean``, ``best`` or ``all``.
+    shots, repeats
+        Training tracks a class, drawn so many times; None learns from all.
     """
 
-    store: Path
-    task: str
+    source: Source
     aggregation: str
     aggregation_options: Mapping[str, Any] = field(default_factory=dict)
     probe: str
     layer: str
     seed: int
+    shots: int | None = None
+    repeats: int = 0
 
     def settings(self) -> dict[str, Any]:
-        """All but where the vectors are."""
-        settings = dataclasses.asdict(self)
-        del settings["store"]
-        return settings
+        """All but vectors and labels, which digests stand for."""
+        settings = {
+            name.name: getattr(self, name.name)
+            for name in dataclasses.fields(self)
+            if name.name != "source"
+        }
+        of = self.source
+        return settings | {"task": of.task, "derive": of.derive, "leaks": list(of.leaks)}
 
 
 def gives_one_back(aggregation: str) -> bool:
@@ -220,7 +225,7 @@ def cell_key(cell: Cell, *, spec_key: str, content_digest: str, task: str) -> st
     Parameters
     ----------
     spec_key, content_digest
-        Of the store.
+        Of the store, or of all stores.
     task
         The :func:`task_digest`.
     """
@@ -237,8 +242,8 @@ def cell_key(cell: Cell, *, spec_key: str, content_digest: str, task: str) -> st
 class Evaluator:
     """Fits, chooses and scores cells; one a process.
 
-    Labels and vectors are kept between cells of one store and task, so these
-    had better follow one another.
+    Labels and vectors are kept between cells of one source, so these had better
+    follow one another.
 
     Parameters
     ----------
@@ -246,24 +251,26 @@ class Evaluator:
         Processes that share the memory for vectors.
     """
 
-    def __init__(self, dataset: Dataset, jobs: int) -> None:
-        self._dataset = dataset
-        self._keep_bytes = KEEP_BYTES // jobs
-        self._place: tuple[Path, str] | None = None
-        self._loaded: tuple[TaskData, Features] | None = None
+    def __init__(self, dataset: Dataset, jobs: int = 1, *, loader: Loader | None = None) -> None:
+        self._loader = loader or Loader(dataset, keep_bytes=KEEP_BYTES // jobs)
 
     def __call__(self, cell: Cell) -> ProbeResult:
-        """Evaluate one cell.
+        """Evaluate a cell that has one result."""
+        (result,) = self.results(cell)
+        return result
+
+    def results(self, cell: Cell) -> tuple[ProbeResult, ...]:
+        """Evaluate one cell: one result, or under ``all`` one a layer.
 
         Raises
         ------
         TaskError
             If labels, splits or memory cannot support it.
         """
-        from tune_cache.probes.evaluate import run_probe
+        from tune_cache.probes.evaluate import N_REPEATS, run_probe
 
-        data, features = self._load(cell)
-        (result,) = run_probe(
+        data, features = self._loader.load(cell.source)
+        found = run_probe(
             features,
             data,
             aggregation=cell.aggregation,
@@ -271,18 +278,9 @@ class Evaluator:
             probe=cell.probe,
             layer=cell.layer,
             seed=cell.seed,
+            shots=cell.shots,
+            repeats=cell.repeats or N_REPEATS,
         )
-        return result
-
-    def _load(self, cell: Cell) -> tuple[TaskData, Features]:
-        if self._loaded is None or self._place != (cell.store, cell.task):
-            from tune_cache.cache.store import open_store
-            from tune_cache.probes.features import read_features
-            from tune_cache.probes.tasks import load_task
-
-            self._loaded = None  # let go of the last one's vectors first
-            store = open_store(cell.store)
-            data = load_task(self._dataset, self._dataset.task(cell.task), store.status)
-            features = read_features(store, data, keep_bytes=self._keep_bytes)
-            self._loaded, self._place = (data, features), (cell.store, cell.task)
-        return self._loaded
+        return tuple(
+            dataclasses.replace(one, warnings=(*one.warnings, *cell.source.leaks)) for one in found
+        )

@@ -71,11 +71,14 @@ class Verdict:
     score
         On its own test tracks, the mean over seeds.
     comparison
-        With the reference, entry minus reference; None for the reference.
+        With the reference, entry minus reference; None for the reference, and
+        where results keep no predictions.
     p_holm
         Corrected over the table.
     as_good
         As good as the reference up to the margin; None if n cannot tell.
+    is_reference
+        Whether it is what validation chose.
     """
 
     entry: Entry
@@ -83,11 +86,7 @@ class Verdict:
     comparison: Comparison | None
     p_holm: float
     as_good: bool | None
-
-    @property
-    def is_reference(self) -> bool:
-        """Whether it is what validation chose."""
-        return self.comparison is None
+    is_reference: bool
 
 
 def choose_reference(entries: Sequence[Entry]) -> int:
@@ -108,6 +107,7 @@ def judge(
     entries: Sequence[Entry],
     scores: Sequence[Score],
     comparisons: Sequence[Comparison | None],
+    reference: int,
     *,
     margin: float = MARGIN,
 ) -> list[Verdict]:
@@ -116,10 +116,11 @@ def judge(
     Parameters
     ----------
     comparisons
-        One an entry; None for the reference.
+        One an entry; None for the reference, and where there are no predictions.
+    reference
+        Its place.
     margin
         Largest loss that does not matter.
-
     """
     corrected = holm([math.nan if item is None else item.p for item in comparisons])
     return [
@@ -128,9 +129,12 @@ def judge(
             score=score,
             comparison=item,
             p_holm=p,
-            as_good=True if item is None else item.as_good(margin),
+            as_good=(place == reference or None) if item is None else item.as_good(margin),
+            is_reference=place == reference,
         )
-        for entry, score, item, p in zip(entries, scores, comparisons, corrected, strict=True)
+        for place, (entry, score, item, p) in enumerate(
+            zip(entries, scores, comparisons, corrected, strict=True)
+        )
     ]
 
 

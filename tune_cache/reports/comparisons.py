@@ -16,7 +16,8 @@ from tune_cache.errors import printable
 from tune_cache.probes.compare import FEW_GROUPS, Comparison, TrackDifference
 from tune_cache.probes.result import Label
 from tune_cache.reports.results import SavedRun
-from tune_cache.reports.sweeps import ALPHA, TESTS, interval, number, p_value
+from tune_cache.reports.runs import without_leaks
+from tune_cache.reports.sweeps import ALPHA, TESTS, interval, number, p_value, with_options
 from tune_cache.reports.tables import plain_table
 
 __all__ = ["compare_row", "compare_text"]
@@ -92,8 +93,11 @@ def _configuration(runs: Sequence[SavedRun]) -> str:
     result, context = runs[0].result, runs[0].context
     seeds = ", ".join(str(run.result.seed) for run in runs)
     return (
-        f"{context.encoder}, seg {context.seg}, {result.aggregation}, {result.probe},"
-        f" layer {result.layer}, seed {seeds}" + (f" ({context.note})" if context.note else "")
+        f"{context.encoder}, seg {context.seg},"
+        f" {with_options(result.aggregation, result.aggregation_options)}, {result.probe},"
+        f" layer {result.layer}, seed {seeds}"
+        + (", without leaks" if without_leaks(result) else "")
+        + (f" ({context.note})" if context.note else "")
     )
 
 

@@ -15,22 +15,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import platform
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tune_cache import __version__
 from tune_cache.errors import StoreCorruptError, StoreError, StoreMismatchError, StoreNotFoundError
 from tune_cache.probes.result import Label, Prediction, ProbeResult, without_nan
-from tune_cache.specs import canonical_json, sha256_text
+from tune_cache.reports.runs import RunContext, SavedRun, config_key
+from tune_cache.specs import canonical_json
 
-__all__ = ["RunContext", "SavedRun", "load_run", "newest_runs", "newest_use", "save_result"]
+__all__ = [
+    "RunContext",
+    "SavedRun",
+    "load_run",
+    "newest_runs",
+    "newest_use",
+    "runs_of_cells",
+    "save_result",
+]
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
@@ -53,76 +58,6 @@ CREATE TABLE predictions (
     PRIMARY KEY (run_id, split, track_id)
 ) WITHOUT ROWID;
 """
-
-
-def _versions() -> dict[str, str]:
-    names = ("numpy", "scikit-learn", "scipy")
-    found = {name: metadata.version(name) for name in names}
-    return {"tune_cache": __version__, "python": platform.python_version(), **found}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunContext:
-    """Where the vectors of a run came from; plain JSON values throughout.
-
-    Parameters
-    ----------
-    store, spec, spec_key, content_digest
-        Name of the store, and what its attributes say.
-    seg
-        Label of the segment length, as ``10`` or ``full``.
-    note
-        What every table must say, as ``random weights``.
-    cost
-        Of stage one, as the store's ledger had it at the time: a result keeps its
-        cost when the store is gone, and two results of one store the same.
-    cell_key
-        Hash of all that the result depends on, where a sweep made it.
-    """
-
-    dataset: str
-    encoder: str
-    seg: str
-    store: str
-    spec_key: str
-    content_digest: str
-    pooling: str = "mean"
-    note: str = ""
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    cost: Mapping[str, Any] = field(default_factory=dict)
-    cell_key: str = ""
-    versions: Mapping[str, str] = field(default_factory=_versions)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SavedRun:
-    """A result as read back, with the number and time of its run (UTC)."""
-
-    run_id: int
-    created: str
-    context: RunContext
-    result: ProbeResult
-
-
-def config_key(result: ProbeResult, context: RunContext) -> str:
-    """Hash what a user asked for: a rerun has the same, whatever it found.
-
-    Not part of it: the store's content. Vectors of a changed collection
-    supersede those of the old one.
-    """
-    asked = {
-        "dataset": context.dataset,
-        "spec_key": context.spec_key,
-        "pooling": context.pooling,
-        "task": result.task,
-        "aggregation": result.aggregation,
-        "aggregation_options": without_nan(result.aggregation_options),
-        "probe": result.probe,
-        "layer_asked": result.layer_asked,
-        "layer": result.layer if result.layer_asked == "all" else "",
-        "seed": result.seed,
-    }
-    return sha256_text(canonical_json(asked))
 
 
 def save_result(path: Path, result: ProbeResult, context: RunContext) -> int:
@@ -201,6 +136,31 @@ def newest_runs(path: Path, dataset: str | None = None, task: str | None = None)
             " AND (:task IS NULL OR task = :task) ORDER BY id",
             {"dataset": _text(dataset), "task": _text(task)},
         ).fetchall()
+    return [_saved(row) for row in rows]
+
+
+def runs_of_cells(path: Path, dataset: str, keys: Iterable[str]) -> list[SavedRun]:
+    """Read the newest run of each cell of a sweep, without predictions.
+
+    Whatever was probed since: a cell's key says that nothing has changed.
+    """
+    if not path.exists():
+        return []
+    with _connection(path) as database:
+        newest = dict(
+            database.execute(
+                "SELECT json_extract(context, '$.cell_key') AS cell, MAX(id) FROM runs"
+                " WHERE dataset = ? GROUP BY cell",
+                (_text(dataset),),
+            ).fetchall()
+        )
+        rows = [
+            database.execute(
+                "SELECT id, created, context, result FROM runs WHERE id = ?", (newest[key],)
+            ).fetchone()
+            for key in dict.fromkeys(keys)
+            if key in newest
+        ]
     return [_saved(row) for row in rows]
 
 

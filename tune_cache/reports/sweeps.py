@@ -10,7 +10,7 @@ which validation chose. ``as_good`` is null where n cannot tell.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_cache.errors import printable
@@ -20,7 +20,16 @@ from tune_cache.reports.cost import cost_cells, cost_of, left_out
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.tables import plain_table
 
-__all__ = ["ALPHA", "TESTS", "interval", "number", "p_value", "sweep_rows", "sweep_text"]
+__all__ = [
+    "ALPHA",
+    "TESTS",
+    "interval",
+    "number",
+    "p_value",
+    "sweep_rows",
+    "sweep_text",
+    "with_options",
+]
 
 ALPHA = 0.05
 SAID_ONCE = ("probe", "layer", "n")
@@ -95,7 +104,15 @@ def sweep_text(rows: Sequence[dict[str, Any]], *, width: int) -> str:
     flags = list(dict.fromkeys(flag for row in shown for flag in row["flags"]))
     columns: dict[str, list[str]] = {
         "seg": [" = ".join([row["seg"], *row["same_seg"]]) for row in shown],
-        "agg": [" = ".join([_with_options(row), *row["same_aggregation"]]) for row in shown],
+        "agg": [
+            " = ".join(
+                [
+                    with_options(row["aggregation"], row["aggregation_options"]),
+                    *row["same_aggregation"],
+                ]
+            )
+            for row in shown
+        ],
         "probe": [row["probe"] for row in shown],
         "layer": [_layer(row) for row in shown],
         metric: [interval(row["test"], row["test_low"], row["test_high"]) for row in shown],
@@ -181,6 +198,8 @@ def _notes(rows: Sequence[dict[str, Any]]) -> list[str]:
                 f"the smallest difference that {compared[0]['n_common']} test tracks would show"
                 f" (power 0.8, one pair): about {row['smallest_in_table']:.3f}"
             )
+    elif len(rows) > 1:
+        notes.append("few-shot results keep no predictions: rows are not compared")
     if any(item["same_seg"] for item in rows):
         notes.append("seg a = b: these lengths cut every track alike; encoded and counted once")
     if any(item["same_aggregation"] for item in rows):
@@ -192,9 +211,10 @@ def _last_if_undefined(value: float) -> tuple[bool, float]:
     return math.isnan(value), -value
 
 
-def _with_options(row: dict[str, Any]) -> str:
-    options = ", ".join(f"{name}={value}" for name, value in row["aggregation_options"].items())
-    return f"{row['aggregation']}({options})" if options else str(row["aggregation"])
+def with_options(aggregation: str, options: Mapping[str, Any]) -> str:
+    """An aggregation and its options, if it has any, as ``max(derive=30)``."""
+    told = ", ".join(f"{name}={value}" for name, value in options.items())
+    return f"{aggregation}({told})" if told else aggregation
 
 
 def _layer(row: dict[str, Any]) -> str:
@@ -226,4 +246,6 @@ def p_value(value: float | None) -> str:
 def _as_good(row: dict[str, Any]) -> str:
     if row["is_reference"]:
         return "chosen"
+    if row["difference"] is None:
+        return ""
     return {True: "yes", False: "no", None: "?"}[row["as_good"]]
