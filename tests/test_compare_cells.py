@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from cells import cell, classifiers, regressors
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 from sklearn.metrics import f1_score, label_ranking_loss, r2_score, roc_auc_score
 
 from tune_cache.errors import StoreMismatchError, TaskError
@@ -64,10 +64,13 @@ def test_the_interval_equals_resampling_the_tracks_one_resample_at_a_time():
     ((left, right),), truth = common.pairs, common.truth
     drawn = np.random.default_rng(9).integers(40, size=(200, 40))
     slow = [r2_score(truth[d], left[d]) - r2_score(truth[d], right[d]) for d in drawn]
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(slow, [2.5, 97.5])))
-    assert found.loss_bound == pytest.approx(np.percentile(np.negative(slow), 95))
-    assert found.gain_bound == pytest.approx(np.percentile(slow, 95))
-    assert found.smallest == pytest.approx(2.8016 * np.std(slow), rel=1e-4)
+    for tail, bounds in (
+        (0.025, (found.low, found.high)),
+        (0.05, (-found.loss_bound, found.gain_bound)),
+    ):
+        share = norm.cdf(t.ppf(tail, 39) * np.sqrt(40 / 39))
+        assert bounds == pytest.approx(tuple(np.quantile(slow, [share, 1 - share])))
+    assert found.smallest == pytest.approx(2.8016 * np.std(slow) * np.sqrt(40 / 39), rel=1e-4)
 
 
 def test_accuracy_is_resampled_as_the_adjusted_wald_interval_assumes():

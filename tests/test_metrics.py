@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm, t
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -20,7 +21,6 @@ from sklearn.metrics import (
 from tune_cache.errors import TaskError
 from tune_cache.probes.metrics import DEFAULT_METRICS, METRICS, metrics_of, score
 from tune_cache.probes.metrics import confusion_matrix as our_confusion
-from tune_cache.probes.statistics import bootstrap_interval
 
 ACCURACY, MACRO_F1 = metrics_of("multiclass", ())
 R2, R2_A, R2_V = metrics_of("regression", ("a", "v"))
@@ -57,28 +57,68 @@ def test_r2_is_undefined_where_truth_does_not_vary():
     assert math.isnan(R2_V(truth[:1], truth[:1]))
 
 
-def test_interval_equals_a_loop_over_resamples():
+def test_interval_of_r2_equals_a_loop_over_groups_left_out():
     rng = np.random.default_rng(1)
     truth = rng.standard_normal((40, 2))
     prediction = truth + rng.standard_normal((40, 2))
     groups = [f"g{number % 13}" for number in range(40)]
     names, group_of = np.unique(groups, return_inverse=True)
-    draws = np.random.default_rng(7).integers(len(names), size=(200, len(names)))
+    found = score(R2, truth, prediction, groups, seed=7)
+    value = r2_score(truth, prediction)
+    assert found.value == pytest.approx(value)
+    left_out = [
+        r2_score(truth[group_of != k], prediction[group_of != k]) for k in range(len(names))
+    ]
+    pseudo = 13 * np.log(1 - value) - 12 * np.log(1 - np.array(left_out))
+    sizes = np.bincount(group_of)
+    n = sizes.sum() ** 2 / (sizes**2).sum()
+    error = np.std(pseudo, ddof=1) / np.sqrt(13) * t.ppf(0.975, n - 1)
+    expected = [1 - (1 - value) * np.exp(error), 1 - (1 - value) * np.exp(-error)]
+    assert [found.low, found.high] == pytest.approx(expected)
+
+
+def test_more_groups_than_a_thousand_are_left_out_in_blocks():
+    rng = np.random.default_rng(1)
+    truth = rng.standard_normal((3000, 1))
+    prediction = truth + rng.standard_normal((3000, 1))
+    (metric,) = metrics_of("regression", ("a",), ("r2",))
+    found = score(metric, truth, prediction, list(map(str, range(3000))), seed=1)
+    errors = (truth - prediction) ** 2
+    influence = errors[:, 0] / errors.mean() - truth[:, 0] ** 2 / np.mean(truth**2)
+    expected = 1.96 * np.std(influence) / np.sqrt(3000)
+    assert np.log((1 - found.low) / (1 - found.high)) / 2 == pytest.approx(expected, rel=0.05)
+
+
+def test_interval_of_accuracy_equals_a_loop_over_resamples_with_two_groups_more():
+    rng = np.random.default_rng(1)
+    number = rng.integers(13, size=40)
+    right = (rng.random(40) < 0.8).astype(int)
+    size = 40 / 13
     scores = []
-    for drawn in draws:
-        rows = np.concatenate([np.flatnonzero(group_of == group) for group in drawn])
-        scores.append(r2_score(truth[rows], prediction[rows]))
-    found = score(R2, truth, prediction, groups, seed=7, n_resamples=200)
+    for drawn in np.random.default_rng(7).integers(15, size=(300, 15)):
+        points = sum(right[number == group].sum() for group in drawn)
+        points += size * np.sum(drawn == 13)
+        n_tracks = sum((number == group).sum() for group in drawn if group < 13)
+        scores.append(points / (n_tracks + size * np.sum(drawn >= 13)))
+    names = [f"g{group:02}" for group in number]
+    found = score(ACCURACY, np.ones(40, int), right, names, seed=7, n_resamples=300)
+    assert found.value == pytest.approx(right.mean())
     assert [found.low, found.high] == pytest.approx(np.percentile(scores, [2.5, 97.5]))
-    assert found.value == pytest.approx(r2_score(truth, prediction))
+
+
+def test_all_right_is_no_certainty():
+    everything = np.zeros(20, dtype=int)
+    found = score(ACCURACY, everything, everything, list(map(str, range(20))), seed=1)
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert 0.8 < found.low < 0.95
 
 
 def test_interval_does_not_depend_on_how_many_are_drawn_at_once(monkeypatch):
-    terms = np.column_stack([np.arange(50) % 3 == 0, np.ones(50)]).astype(float)
+    truth, prediction = np.zeros(50, dtype=int), (np.arange(50) % 3 == 0).astype(int)
     groups = list(map(str, range(50)))
-    whole = bootstrap_interval(terms, groups, ACCURACY.reduce, seed=3)
+    whole = score(ACCURACY, truth, prediction, groups, seed=3)
     monkeypatch.setattr("tune_cache.probes.statistics.bootstrap.DRAWS_AT_ONCE", 700)
-    assert bootstrap_interval(terms, groups, ACCURACY.reduce, seed=3) == whole
+    assert score(ACCURACY, truth, prediction, groups, seed=3) == whole
 
 
 def test_clips_of_one_song_make_the_interval_wider():
@@ -158,7 +198,10 @@ def test_interval_of_a_tag_metric_equals_a_loop_over_resamples():
     groups = [f"{number:02}" for number in range(40)]
     each = [roc_auc_score(truth[rows], scores[rows]) for rows in draws]
     found = score(ROC_AUC, truth, scores, groups, seed=9, n_resamples=100)
-    assert [found.low, found.high] == pytest.approx(np.percentile(each, [2.5, 97.5]))
+    shift = norm.ppf(np.mean(np.array(each) < found.value))
+    widened = t.ppf(0.975, 39) * np.sqrt(40 / 39)
+    shares = norm.cdf([2 * shift - widened, 2 * shift + widened])
+    assert [found.low, found.high] == pytest.approx(np.quantile(each, shares))
 
 
 def test_weighted_key_equals_mir_eval_over_all_pairs_of_keys():

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
 from tune_cache.probes.metrics import metrics_of
 from tune_cache.probes.statistics import (
-    bootstrap_interval,
+    bias_corrected_interval,
     bootstrap_scores,
+    effective_groups,
+    expanded_percentiles,
     holm,
+    log_interval,
     mcnemar,
     number_groups,
     percentile_interval,
@@ -52,20 +55,78 @@ def test_resamples_of_r2_equal_scoring_the_drawn_tracks_one_by_one():
     scorer = score_sums(R2.terms(truth, prediction), *number_groups(GROUPS), R2.reduce)
     found = bootstrap_scores(scorer, 5, seed=7, n_resamples=40)
     assert found == pytest.approx(expected, rel=1e-9)
-    interval = bootstrap_interval(
-        R2.terms(truth, prediction), GROUPS, R2.reduce, seed=7, n_resamples=40
-    )
-    assert interval == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])))
+
+
+GAUSS = np.random.default_rng(0).standard_normal(4000)
 
 
 def test_an_interval_needs_two_groups_and_a_defined_resample():
-    terms = np.ones((3, 2))
-    nothing = bootstrap_interval(terms, ["a"] * 3, ACCURACY.reduce, seed=0)
-    undefined = bootstrap_interval(
-        terms, ["a", "b", "c"], lambda sums: np.full(len(sums), np.nan), seed=0
-    )
-    assert np.isnan([nothing, undefined]).all()
+    ones = np.ones(3, dtype=int)
+    for metric in (ACCURACY, MACRO_F1):
+        alone = metric.interval(1.0, lambda copies: copies.sum(axis=1), 0 * ones, seed=0)
+        assert np.isnan(alone).all()
+    undefined = np.full(5, math.nan)
+    assert np.isnan(percentile_interval(undefined)).all()
+    assert np.isnan(bias_corrected_interval(undefined, 0.5, 20)).all()
+    assert np.isnan(bias_corrected_interval(GAUSS, math.nan, 20)).all()
+    nothing = log_interval(lambda copies: undefined, 0.5, np.arange(5), np.asarray, seed=0)
+    assert np.isnan(nothing).all()
     assert percentile_interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [2, 5, 20, 100, 10_000])
+def test_expanded_percentiles_reach_as_far_as_student_s_t(n):
+    low, high = expanded_percentiles(GAUSS, n)
+    widened = t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1))
+    assert (low, high) == pytest.approx(np.quantile(GAUSS, norm.cdf([-widened, widened])))
+    one_sided = t.ppf(0.95, n - 1) * math.sqrt(n / (n - 1))
+    assert expanded_percentiles(GAUSS, n, tail=0.05)[1] == pytest.approx(
+        np.quantile(GAUSS, norm.cdf(one_sided))
+    )
+
+
+def test_many_groups_need_no_expansion():
+    assert expanded_percentiles(GAUSS, 1e6) == pytest.approx(percentile_interval(GAUSS), abs=0.01)
+
+
+def test_bias_of_resamples_shifts_an_interval_the_other_way():
+    """Resamples that are a half below the score say that the score is a half below."""
+    middle = bias_corrected_interval(GAUSS, 0.0, 1e6)
+    assert middle == pytest.approx((-1.96, 1.96), abs=0.15)
+    assert bias_corrected_interval(GAUSS, 0.5, 1e6) == pytest.approx((-0.96, 2.96), abs=0.2)
+
+
+@given(st.floats(-3, 3), st.integers(2, 200))
+def test_an_interval_holds_its_score_however_biased_resamples_are(value, n):
+    low, high = bias_corrected_interval(GAUSS, value, n)
+    assert low <= value <= high
+
+
+def test_a_perfect_score_has_no_logarithm_and_no_width():
+    five = np.arange(5)
+    perfect = log_interval(lambda copies: np.ones(5), 1.0, five, lambda r2: 1 - r2, seed=0)
+    assert perfect == (1.0, 1.0)
+
+
+def test_an_interval_on_the_logarithm_has_equal_ratios_and_stays_below_one():
+    five = np.arange(5)
+    weights = np.array([1.0, 2, 4, 8, 16])
+
+    def mean(copies):
+        return copies @ weights / copies.sum(axis=1)
+
+    low, high = log_interval(mean, weights.mean(), five, np.asarray, seed=0)
+    assert low * high == pytest.approx(weights.mean() ** 2)
+    low, high = log_interval(lambda c: 1 - mean(c), -5.2, five, lambda r2: 1 - r2, seed=0)
+    assert low < -5.2 < high < 1
+
+
+def test_groups_of_unlike_sizes_are_worth_fewer():
+    assert effective_groups(np.repeat(np.arange(10), 3)) == pytest.approx(10)
+    assert effective_groups(np.repeat([0, 1, 2, 3], [1, 1, 1, 97])) == 2  # one rules: the least
+    sizes = np.array([1, 2, 3, 4])
+    worth = effective_groups(np.repeat(np.arange(4), sizes))
+    assert worth == pytest.approx(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 SKLEARN = {"roc_auc": roc_auc_score, "ap": average_precision_score}

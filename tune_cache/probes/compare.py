@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ from tune_cache.probes.statistics import (
     N_PERMUTATIONS,
     Scorer,
     bootstrap_scores,
+    effective_groups,
+    expanded_percentiles,
     mcnemar,
     percentile_interval,
     permutation_test,
@@ -51,6 +54,7 @@ __all__ = ["MARGIN", "Comparison", "TrackDifference", "compare", "score_of", "tr
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MARGIN = 0.02
+MADE_UP = ("accuracy",)  # has made-up groups, which do what expanding percentiles does elsewhere
 FEW_GROUPS = 20  # below it equivalence is never claimed
 N_RESAMPLES = 2000
 SEED = 1234
@@ -177,11 +181,18 @@ def compare(
     low = high = loss_bound = gain_bound = standard_error = math.nan
     if n_groups > 1:
         drawn = _drawn_differences(common, name, both, seed=seed, n_resamples=n_resamples)
-        low, high = percentile_interval(drawn)
+        worth = effective_groups(common.number)
+        bounds: Callable[..., tuple[float, float]] = percentile_interval
+        lacking = 1.0
+        if name not in MADE_UP:
+            bounds = partial(expanded_percentiles, n_groups=worth)
+            lacking = worth / (worth - 1)
+        low, high = bounds(drawn)
+        worst, gain_bound = bounds(drawn, tail=0.05)
+        loss_bound = -worst
         defined = drawn[np.isfinite(drawn)]
         if len(defined):
-            loss_bound, gain_bound = -np.percentile(defined, 5), np.percentile(defined, 95)
-            standard_error = float(defined.std())
+            standard_error = float(defined.std()) * math.sqrt(lacking)
     is_exact = name == "accuracy" and n_groups == len(common.track_ids) and len(common.pairs) == 1
     if is_exact:
         p = mcnemar(int((gains > 0).sum()), int((gains < 0).sum()))
@@ -211,7 +222,7 @@ def _drawn_differences(
 ) -> Array:
     """Differences in resamples of the groups, for accuracy beside two made-up groups."""
     n_groups = common.n_groups
-    if name == "accuracy":
+    if name in MADE_UP:
         size = len(common.number) / n_groups
         rows = np.column_stack([common.gains(), np.ones(len(common.number))])
         rows = np.vstack([rows, [[size, size], [-size, size]]])
@@ -276,8 +287,5 @@ def score_of(
         return np.asarray(np.mean([one(copies) for one in scorers], axis=0))
 
     value = float(scorer(np.ones((1, common.n_groups)))[0])
-    if common.n_groups < 2:
-        return Score(value=value, low=math.nan, high=math.nan)
-    drawn = bootstrap_scores(scorer, common.n_groups, seed=seed, n_resamples=n_resamples)
-    low, high = percentile_interval(drawn)
+    low, high = chosen.interval(value, scorer, common.number, seed=seed, n_resamples=n_resamples)
     return Score(value=value, low=low, high=high)

@@ -12,7 +12,11 @@ import numpy as np
 from tune_cache.probes.statistics import (
     N_RESAMPLES,
     Scorer,
+    beside_made_up_groups,
+    bias_corrected_interval,
     bootstrap_scores,
+    effective_groups,
+    log_interval,
     number_groups,
     percentile_interval,
     score_ranks,
@@ -55,6 +59,10 @@ class Metric:
         Which score of ranks it is; then there are no terms.
     larger_is_better
         Choices are made only by metrics for which it is.
+    is_share
+        It is a mean over tracks of points from 0 to 1.
+    loss
+        A line from scores to a positive loss whose logarithm is nearly normal.
     """
 
     name: str
@@ -62,6 +70,8 @@ class Metric:
     reduce: Callable[[Array], Array] = _no_sums
     ranks: Literal["", "roc_auc", "ap"] = ""
     larger_is_better: bool = True
+    is_share: bool = False
+    loss: Callable[[Array], Array] | None = None
 
     def scorer(self, truth: Array, prediction: Array, number: Array, n_groups: int) -> Scorer:
         """Make the scorer of resamples of numbered groups."""
@@ -72,6 +82,38 @@ class Metric:
     def __call__(self, truth: Array, prediction: Array) -> float:
         one_group = np.zeros(len(truth), dtype=np.int64)
         return float(self.scorer(truth, prediction, one_group, 1)(np.ones((1, 1)))[0])
+
+    def interval(
+        self,
+        value: float,
+        scorer: Scorer,
+        number: Array,
+        *,
+        seed: int,
+        n_resamples: int = N_RESAMPLES,
+    ) -> tuple[float, float]:
+        """Bound a score by the rule that serves it, with 95 % confidence.
+
+        Parameters
+        ----------
+        scorer
+            Of groups numbered as ``number`` says, perhaps a mean over models.
+
+        Returns
+        -------
+        low and high, both NaN where there are fewer than two groups or no defined resample
+        """
+        n_groups = int(number.max(initial=-1)) + 1
+        if n_groups < 2:
+            return math.nan, math.nan
+        if self.loss is not None:
+            return log_interval(scorer, value, number, self.loss, seed=seed)
+        if self.is_share:
+            scorer, n_groups = beside_made_up_groups(scorer, number)
+        drawn = bootstrap_scores(scorer, n_groups, seed=seed, n_resamples=n_resamples)
+        if self.is_share:
+            return percentile_interval(drawn)
+        return bias_corrected_interval(drawn, value, effective_groups(number))
 
 
 def divide(numerator: Array, denominator: Array) -> Array:
@@ -103,8 +145,6 @@ def score(
     scorers = [metric.scorer(truth, one, number, n_groups) for one in several]
     everything = np.ones((1, n_groups))
     value = float(np.mean([scorer(everything)[0] for scorer in scorers]))
-    if n_groups < 2:
-        return Score(value=value, low=math.nan, high=math.nan)
     rng = np.random.default_rng(seed)
 
     def scored(copies: Array) -> Array:
@@ -114,7 +154,5 @@ def score(
         drawn = rng.integers(len(found), size=found.shape)
         return np.asarray(np.take_along_axis(found, drawn, axis=0).mean(axis=0))
 
-    low, high = percentile_interval(
-        bootstrap_scores(scored, n_groups, seed=seed, n_resamples=n_resamples)
-    )
+    low, high = metric.interval(value, scored, number, seed=seed, n_resamples=n_resamples)
     return Score(value=value, low=low, high=high)

@@ -47,7 +47,7 @@ def _macro_f1(sums: Array) -> Array:
     return divide(f1.sum(axis=1), (marked > 0).sum(axis=1))
 
 
-ACCURACY = Metric(name="accuracy", terms=_accuracy_terms, reduce=_share)
+ACCURACY = Metric(name="accuracy", terms=_accuracy_terms, reduce=_share, is_share=True)
 MACRO_F1 = Metric(name="macro_f1", terms=_f1_terms, reduce=_macro_f1)
 
 
@@ -85,7 +85,7 @@ def weighted_key(classes: Sequence[str]) -> Metric:
     def terms(truth: Array, prediction: Array) -> Array:
         return np.column_stack([table[truth, prediction], np.ones(len(truth))])
 
-    return Metric(name="weighted_key", terms=terms, reduce=_share)
+    return Metric(name="weighted_key", terms=terms, reduce=_share, is_share=True)
 
 
 def _key(name: str) -> tuple[int, bool] | None:

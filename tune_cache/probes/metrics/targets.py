@@ -47,9 +47,18 @@ def target_metrics(targets: Sequence[str]) -> dict[str, Metric]:
 
 
 def _metric(name: str, reduce: Reduce) -> Metric:
+    is_r2 = not name.startswith("rmse")
     return Metric(
-        name=name, terms=_terms, reduce=reduce, larger_is_better=not name.startswith("rmse")
+        name=name,
+        terms=_terms,
+        reduce=reduce,
+        larger_is_better=is_r2,
+        loss=_unexplained if is_r2 else np.asarray,
     )
+
+
+def _unexplained(r2: Array) -> Array:
+    return np.asarray(1 - r2)
 
 
 def _one_of(each: Reduce, place: int) -> Reduce:

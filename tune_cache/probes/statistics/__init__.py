@@ -3,11 +3,17 @@
 from tune_cache.probes.statistics.bootstrap import (
     N_RESAMPLES,
     Scorer,
-    bootstrap_interval,
     bootstrap_scores,
     number_groups,
-    percentile_interval,
     score_sums,
+)
+from tune_cache.probes.statistics.intervals import (
+    beside_made_up_groups,
+    bias_corrected_interval,
+    effective_groups,
+    expanded_percentiles,
+    log_interval,
+    percentile_interval,
 )
 from tune_cache.probes.statistics.paired import (
     N_PERMUTATIONS,
@@ -22,9 +28,13 @@ __all__ = [
     "N_PERMUTATIONS",
     "N_RESAMPLES",
     "Scorer",
-    "bootstrap_interval",
+    "beside_made_up_groups",
+    "bias_corrected_interval",
     "bootstrap_scores",
+    "effective_groups",
+    "expanded_percentiles",
     "holm",
+    "log_interval",
     "mcnemar",
     "number_groups",
     "percentile_interval",

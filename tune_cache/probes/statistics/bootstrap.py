@@ -1,11 +1,10 @@
-"""Bootstrap by group: intervals of scores, and of anything made of scores.
+"""Bootstrap by group: resamples of scores, and of anything made of scores.
 
 Conventions
 -----------
 A *scorer* maps numbers of copies of each group, of shape (n, n_groups), to n
 scores, so that all resamples are one call. Groups are drawn with replacement,
 all tracks of a group at once, because clips of one song are not independent.
-Percentile intervals; resamples in which a score is undefined are left out.
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13;
 Field and Welsh, "Bootstrapping clustered data", JRSS B 2007.
@@ -22,10 +21,8 @@ __all__ = [
     "N_RESAMPLES",
     "Scorer",
     "blocks",
-    "bootstrap_interval",
     "bootstrap_scores",
     "number_groups",
-    "percentile_interval",
     "score_sums",
 ]
 
@@ -102,36 +99,3 @@ def bootstrap_scores(
         copies = np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups)
         scores.append(scorer(copies))
     return np.concatenate(scores)
-
-
-def percentile_interval(scores: Array, confidence: float = 0.95) -> tuple[float, float]:
-    """Bound the middle share of the defined scores; NaN where none is defined."""
-    defined = scores[np.isfinite(scores)]
-    if len(defined) == 0:
-        return float("nan"), float("nan")
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(defined, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def bootstrap_interval(
-    per_track: Array,
-    groups: Sequence[str],
-    reduce: Callable[[Array], Array],
-    *,
-    seed: int,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Bound a score made of sums over tracks, see :func:`score_sums`.
-
-    Returns
-    -------
-    low and high, both NaN where there are fewer than two groups or no defined resample
-    """
-    number, n_groups = number_groups(groups)
-    if n_groups < 2:
-        return float("nan"), float("nan")
-    scorer = score_sums(per_track, number, n_groups, reduce)
-    scores = bootstrap_scores(scorer, n_groups, seed=seed, n_resamples=n_resamples)
-    return percentile_interval(scores, confidence)
