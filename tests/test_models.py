@@ -30,14 +30,22 @@ def plain(model, standardise):
     return make_pipeline(StandardScaler(), model) if standardise else model
 
 
+COLLINEAR = (60, -25)  # 25 features that are 5, but for a millionth
+
+
 @pytest.fixture(params=SHAPES, ids=str)
 def world(request):
     rng = np.random.default_rng(8)
     n, p = request.param
-    X = rng.standard_normal((n, p)) * rng.uniform(0.1, 10, p) + rng.uniform(-20, 20, p)
+    X = rng.standard_normal((n, abs(p)))
+    if p < 0:
+        X = rng.standard_normal((n, 5)) @ rng.standard_normal((5, -p)) + 1e-6 * X
+        return X, X[:20], rng
+    X = X * rng.uniform(0.1, 10, p) + rng.uniform(-20, 20, p)
     return X, X[:20] + rng.standard_normal((20, p)), rng
 
 
+@pytest.mark.parametrize("world", [*SHAPES, COLLINEAR], ids=str, indirect=True)
 @pytest.mark.parametrize("standardise", [True, False])
 def test_ridge_equals_scikit_learn_at_every_strength(world, standardise):
     X, new, rng = world
@@ -49,7 +57,7 @@ def test_ridge_equals_scikit_learn_at_every_strength(world, standardise):
         np.testing.assert_array_equal(ours.predict(new, choice), found)
 
 
-@pytest.mark.parametrize("world", SHAPES[:2], ids=str, indirect=True)
+@pytest.mark.parametrize("world", [*SHAPES[:2], COLLINEAR], ids=str, indirect=True)
 @pytest.mark.parametrize(("standardise", "n_classes"), [(True, 2), (True, 4), (False, 3)])
 def test_logistic_equals_scikit_learn_in_loss(world, standardise, n_classes):
     X, new, rng = world
@@ -89,17 +97,28 @@ def test_neighbours_equal_scikit_learn(world, metric):
 
 @pytest.mark.parametrize("world", SHAPES[:2], ids=str, indirect=True)
 def test_tags_are_as_many_plain_regressions(world):
-    """Each tag's margins beside scikit-learn's, for common and rare tags."""
+    """Each tag's margins, and loss, beside scikit-learn's, for common and rare tags."""
     X, new, rng = world
     y = (rng.random((len(X), 4)) < [0.5, 0.3, 0.1, 0.6]).astype(float)
     y[0] = 1
     ours = Logistic().fit(X, y, standardise=True)
+
+    def loss(margins, tag, coefficients, C):
+        wrong = np.logaddexp(0, np.where(y[:, tag] > 0, -margins, margins)).mean()
+        return wrong + np.square(coefficients).sum() / 2 / C / len(X)
+
     for choice, params in enumerate(ours.grid):
         found = ours.predict(new, choice)
+        planes, offsets = ours._planes[choice]
         for tag in range(4):
             theirs = plain(LogisticRegression(C=params["C"], max_iter=5000, tol=1e-8), True)
             expected = theirs.fit(X, y[:, tag]).decision_function(new)
             np.testing.assert_allclose(found[:, tag], expected, rtol=0.03, atol=0.03)
+            margins = (ours._locate(X) @ planes + offsets)[:, tag]
+            expected = loss(theirs.decision_function(X), tag, theirs[-1].coef_, params["C"])
+            assert loss(margins, tag, planes[:, tag], params["C"]) == pytest.approx(
+                expected, abs=1e-4
+            )
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
