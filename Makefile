@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 TORTURE := tests/test_crash.py tests/test_power_loss.py tests/test_full_disk.py \
 	tests/test_concurrency.py tests/test_verify.py tests/test_repair.py tests/test_hostile_extract.py
 
-.PHONY: help demo test torture mutations test-transformers-4 lint format bench bench-encoder bench-memory \
-	bench-extract bench-store bench-probe bench-real-clips clean
+.PHONY: help demo test browser torture mutations test-transformers-4 lint format bench bench-encoder bench-memory \
+	bench-extract bench-store bench-probe bench-report bench-real-clips clean
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -35,6 +35,12 @@ format: $(VENV)/.ready  ## put the code in form
 
 test: lint  ## lint, types, tests
 	$(BIN)/pytest
+
+browser: $(VENV)/.ready  ## the report's page in a real browser; Debian's Chromium is installed where root lacks it
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } || \
+		echo "chromium could not be installed: the tests say so and skip"
+	$(BIN)/pytest -q -ra -m browser tests/browser
 
 torture: $(VENV)/.ready  ## the reliability contract in full: every disk operation, 300 kills, 300 losses of power
 	TUNE_TORTURE=1 $(BIN)/pytest -q -ra --durations=10 -o faulthandler_timeout=3600 $(TORTURE)
@@ -74,6 +80,9 @@ bench-store: $(VENV)/.ready  ## a store of 300,000 rows (9 GB in build/) beside 
 
 bench-probe: $(VENV)/.ready  ## stage two beside plain scikit-learn loops
 	$(BIN)/python benchmarks/probe.py build
+
+bench-report: $(VENV)/.ready  ## how fast a page of 500 cells and 5,000 tracks opens, in a Chromium
+	$(BIN)/python benchmarks/report.py build/pages
 
 bench-real-clips: $(VENV)/.ready $(STOCK)/.ready build/muq-random/model.safetensors  ## ten real clips, true size
 	$(BIN)/python benchmarks/real_clips.py build/muq-random $(SUBSET) --stock-python $(STOCK)/bin/python

@@ -180,16 +180,25 @@ def report(
     encoder: EncoderName = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.text,
     every: Annotated[bool, typer.Option("--all", help="Results of every dataset.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page for the browser.", show_default=False),
+    ] = None,
     cache_dir: CacheDir = None,
     json: AsJson = False,
 ) -> None:
     """Show the newest result of each configuration."""
     from tune_cache.commands.report import report as run
     from tune_cache.commands.show import results
+    from tune_cache.commands.terminal import say
 
-    found = run(dataset, task=task or (), encoder=encoder, every=every, cache_dir=cache_dir)
+    found = run(
+        dataset, task=task or (), encoder=encoder, every=every, html=html, cache_dir=cache_dir
+    )
     form = "json" if json else format.value
     typer.echo(results(found.runs, form=form, command="report", dataset=found.dataset))
+    if found.page is not None:
+        say(f"page: {found.page}")
 
 
 def demo(cache_dir: CacheDir = None, json: AsJson = False) -> None:

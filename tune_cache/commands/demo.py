@@ -10,6 +10,7 @@ from tune_cache.cache.work import Progress
 from tune_cache.commands.context import Length, open_context
 from tune_cache.commands.extract import ExtractReport, extract
 from tune_cache.commands.probe import ProbeReport, probe
+from tune_cache.commands.report import report
 from tune_cache.datasets.base import Dataset
 from tune_cache.datasets.demo import DemoProgress, ensure_demo
 from tune_cache.encoders.base import EncoderInfo
@@ -19,6 +20,7 @@ __all__ = ["DEMO_AGGREGATIONS", "DEMO_ENCODERS", "DEMO_LENGTHS", "DemoReport", "
 DEMO_ENCODERS = ("muq-nano", "mel")
 DEMO_LENGTHS: tuple[Length, ...] = (10.0, 30.0, "full")
 DEMO_AGGREGATIONS = ("mean", "max", "concat")
+DEMO_PAGE = "demo-report.html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +35,15 @@ class DemoReport:
         One an encoder.
     results
         The database with all results.
+    page
+        All of it in one file, to be opened in a browser.
     """
 
     folder: Path
     extracts: tuple[ExtractReport, ...]
     probes: tuple[ProbeReport, ...]
     results: Path
+    page: Path
 
 
 def demo(
@@ -48,7 +53,7 @@ def demo(
     on_start: Callable[[Dataset, EncoderInfo | None], None] | None = None,
     on_render: Callable[[DemoProgress], None] | None = None,
 ) -> DemoReport:
-    """Compose the demo dataset, encode it, probe it.
+    """Compose the demo dataset, encode it, probe it, and write a page of what was found.
 
     Parameters
     ----------
@@ -81,9 +86,12 @@ def demo(
                 cache_dir=cache_dir,
             )
         )
+    page = layout.root / DEMO_PAGE
+    report("demo", html=page, cache_dir=cache_dir)
     return DemoReport(
         folder=folder,
         extracts=tuple(extracts),
         probes=tuple(probes),
         results=layout.results_db,
+        page=page,
     )

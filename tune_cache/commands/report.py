@@ -1,13 +1,16 @@
-"""``tune report``: the newest result of each configuration, as rows."""
+"""``tune report``: the newest result of each configuration, as rows and as a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_cache.commands.context import open_context, several
-from tune_cache.errors import StoreNotFoundError
+from tune_cache.commands.context import Context, open_context, several
+from tune_cache.datasets.base import Dataset
+from tune_cache.errors import StoreNotFoundError, TuneCacheError
 from tune_cache.reports.results import SavedRun, newest_runs
 
 __all__ = ["Report", "report"]
@@ -23,10 +26,13 @@ class Report:
         Its name; None for all.
     runs
         The newest of each configuration, without predictions.
+    page
+        The file with the page, where one was asked for.
     """
 
     dataset: str | None
     runs: tuple[SavedRun, ...]
+    page: Path | None = None
 
 
 def report(
@@ -35,6 +41,8 @@ def report(
     task: str | Sequence[str] = (),
     encoder: str | None = None,
     every: bool = False,
+    html: Path | str | None = None,
+    weights: Mapping[str, Sequence[float]] | None = None,
     cache_dir: Path | str | None = None,
 ) -> Report:
     """Read the results of a dataset.
@@ -47,6 +55,11 @@ def report(
         Only these.
     every
         Of all datasets in this cache.
+    html
+        Write a page to this file: self-contained, to be opened in a browser.
+    weights
+        Attention over the segments of tracks, by track id: shown on the page's map for
+        tracks with as many segments in the store that it is drawn from.
 
     Raises
     ------
@@ -54,7 +67,8 @@ def report(
         If there are none.
     """
     context = open_context(cache_dir)
-    name = None if every else context.dataset(dataset).name
+    loaded = None if every else context.dataset(dataset)
+    name = None if loaded is None else loaded.name
     runs = newest_runs(context.layout.results_db, name)
     chosen = tuple(
         run
@@ -69,4 +83,39 @@ def report(
             + (f" with encoder {encoder!r}" if encoder else ""),
             hint="`tune probe` makes them; `tune report --all` shows every dataset's",
         )
-    return Report(dataset=name, runs=chosen)
+    page = None
+    if html is not None:
+        from tune_cache.commands.page import write_page
+
+        datasets, missing = _datasets(context, loaded, chosen)
+        asked = [] if dataset is None else [os.fspath(dataset)]
+        flags = [f"--task={item}" for item in several(task)]
+        flags += [f"--encoder={encoder}"] if encoder else []
+        flags += ["--all"] if every else []
+        page = write_page(
+            html,
+            context,
+            chosen,
+            datasets,
+            name=name,
+            given={name: asked[0]} if name is not None and asked else {},
+            command=shlex.join(["tune", "report", *asked, *flags, "--html", os.fspath(html)]),
+            weights=weights,
+            missing=missing,
+        )
+    return Report(dataset=name, runs=chosen, page=page)
+
+
+def _datasets(
+    context: Context, loaded: Dataset | None, runs: Sequence[SavedRun]
+) -> tuple[dict[str, Dataset], list[str]]:
+    """Load the datasets of all results, and tell which could not be."""
+    if loaded is not None:
+        return {loaded.name: loaded}, []
+    found, missing = {}, []
+    for name in dict.fromkeys(run.context.dataset for run in runs):
+        try:
+            found[name] = context.dataset(name)
+        except TuneCacheError as error:
+            missing.append(f"{name}: labels of training tracks, splits and leaks: {error}")
+    return found, missing

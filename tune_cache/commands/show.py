@@ -294,4 +294,6 @@ def demo_report(report: DemoReport, *, as_json: bool) -> str:
     lines = [text, "", "written:", f"  music    {report.folder}"]
     lines += [f"  vectors  {path}" for path in stores]
     lines += [f"  results  {report.results}"]
+    lines += [f"  page     {report.page}", "", "open the page in a browser:"]
+    lines += [f"  {report.page.resolve().as_uri()}"]
     return "\n".join(lines)
