@@ -363,3 +363,7 @@ def test_rows_tell_options_and_shots_to_programs(world):
     )  # fmt: skip
     found = json.loads(done.stdout)["rows"]
     assert [row["aggregation_options"] for row in found] == [{}, {"derive": 2}]
+    for row in found:
+        assert row["seconds_fit"] > 0
+        assert row["peak_fit_bytes"] > 0
+        assert row["seconds_predict_per_1000"] > 0

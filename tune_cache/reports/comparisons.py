@@ -17,8 +17,8 @@ from tune_cache.probes.compare import FEW_GROUPS, Comparison, TrackDifference
 from tune_cache.probes.result import Label
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.runs import without_leaks
-from tune_cache.reports.sweeps import ALPHA, TESTS, interval, number, p_value, with_options
-from tune_cache.reports.tables import plain_table
+from tune_cache.reports.sweeps import ALPHA, TESTS, interval, number, p_value
+from tune_cache.reports.tables import plain_table, with_options
 
 __all__ = ["compare_row", "compare_text"]
 

@@ -1,4 +1,4 @@
-"""What stage one cost, for tables of results and for people.
+"""What both stages cost, for tables of results and for people.
 
 Conventions
 -----------
@@ -19,11 +19,14 @@ from tune_cache.errors import printable
 __all__ = [
     "COST_COLUMNS",
     "COST_NAMES",
+    "STAGE_TWO_COST",
+    "STAGE_TWO_SECONDS",
     "cost_cells",
     "cost_notes",
     "cost_of",
     "ledger_rows",
     "left_out",
+    "probe_seconds",
 ]
 
 Cost = Mapping[str, Any]
@@ -37,6 +40,8 @@ COST_NAMES = (
     "n_copied_tracks",
 )
 ABSENT = "–"
+STAGE_TWO_SECONDS = ("seconds_read", "seconds_fit", "seconds_predict")
+STAGE_TWO_COST = ("seconds_predict_per_1000", "peak_fit_bytes", "peak_predict_bytes")
 COST_COLUMNS = ("extract s", "VRAM GB", "RSS GB")
 
 
@@ -66,6 +71,11 @@ def cost_cells(rows: Sequence[Cost]) -> dict[str, list[str]]:
     ]
     columns = zip(COST_COLUMNS, (seconds, vram, rss), strict=True)
     return {name: cells for name, cells in columns if set(cells) != {ABSENT}}
+
+
+def probe_seconds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Seconds of reading, fitting and predicting, of each row."""
+    return [f"{sum(row.get(name, 0.0) for name in STAGE_TWO_SECONDS):.1f}" for row in rows]
 
 
 def cost_notes(rows: Sequence[Cost]) -> list[str]:

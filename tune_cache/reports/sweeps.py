@@ -10,15 +10,23 @@ which validation chose. ``as_good`` is null where n cannot tell.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tune_cache.errors import printable
 from tune_cache.probes.compare import FEW_GROUPS, Comparison
+from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.verdicts import Verdict, smallest_difference
-from tune_cache.reports.cost import cost_cells, cost_of, left_out
+from tune_cache.reports.cost import (
+    STAGE_TWO_COST,
+    STAGE_TWO_SECONDS,
+    cost_cells,
+    cost_of,
+    left_out,
+    probe_seconds,
+)
 from tune_cache.reports.results import SavedRun
-from tune_cache.reports.tables import plain_table
+from tune_cache.reports.tables import plain_table, with_options
 
 __all__ = [
     "ALPHA",
@@ -28,7 +36,6 @@ __all__ = [
     "p_value",
     "sweep_rows",
     "sweep_text",
-    "with_options",
 ]
 
 ALPHA = 0.05
@@ -80,10 +87,23 @@ def sweep_rows(
             "flags": list(first.flags),
             "warnings": list(first.warnings),
             "store": context.store,
+            **_stage_two(entry.results),
             **cost_of(context.cost),
         }
         rows.append(row)
     return rows
+
+
+def _stage_two(results: Sequence[ProbeResult]) -> dict[str, float | None]:
+    """What the seeds of a row cost: seconds add up, the rest is of the dearest."""
+    cost: dict[str, float | None] = {}
+    for name in STAGE_TWO_SECONDS:
+        cost[name] = sum(
+            result.seconds.get(name.removeprefix("seconds_"), 0.0) for result in results
+        )
+    for name in STAGE_TWO_COST:
+        cost[name] = max((r.cost[name] for r in results if name in r.cost), default=None)
+    return cost
 
 
 def _comparison_row(found: Comparison | None, p_holm: float) -> dict[str, Any]:
@@ -122,6 +142,7 @@ def sweep_text(rows: Sequence[dict[str, Any]], *, width: int) -> str:
         "good": [_as_good(row) for row in shown],
         "n": [str(row["n_test"]) for row in shown],
         **cost_cells(shown),
+        "probe s": probe_seconds(shown),
         "flags": [",".join(str(flags.index(flag) + 1) for flag in row["flags"]) for row in shown],
     }
     said = [f"encoder {first['encoder']}"]
@@ -156,7 +177,10 @@ def _too_wide(columns: dict[str, list[str]], width: int) -> list[str]:
         for name, cells in columns.items()
         if any(cells)
     }
-    return left_out(widths, width + 2)
+    absent = left_out(widths, width + 2)
+    if sum(widths.values()) - sum(widths[name] for name in absent) > width + 2:
+        absent.append("probe s")
+    return absent
 
 
 def _comparison_cells(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -209,12 +233,6 @@ def _notes(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _last_if_undefined(value: float) -> tuple[bool, float]:
     return math.isnan(value), -value
-
-
-def with_options(aggregation: str, options: Mapping[str, Any]) -> str:
-    """An aggregation and its options, if it has any, as ``max(derive=30)``."""
-    told = ", ".join(f"{name}={value}" for name, value in options.items())
-    return f"{aggregation}({told})" if told else aggregation
 
 
 def _layer(row: dict[str, Any]) -> str:

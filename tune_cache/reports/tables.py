@@ -24,21 +24,21 @@ from typing import Any
 
 from tune_cache.errors import printable
 from tune_cache.probes.result import without_nan
-from tune_cache.reports.cost import cost_cells, cost_notes, cost_of, left_out
+from tune_cache.reports.cost import (
+    STAGE_TWO_COST,
+    cost_cells,
+    cost_notes,
+    cost_of,
+    left_out,
+    probe_seconds,
+)
 from tune_cache.reports.results import SavedRun
 
-__all__ = [
-    "csv_table",
-    "json_table",
-    "markdown_table",
-    "plain_table",
-    "rows_of",
-    "text_table",
-]
+__all__ = ["csv_table", "json_table", "markdown_table", "plain_table", "rows_of", "text_table"]
+__all__ += ["with_options"]
 
 Row = Mapping[str, Any]
 
-STAGE_TWO_COST = ("seconds_predict_per_1000", "peak_fit_bytes", "peak_predict_bytes")
 JSON_SCHEMA = 1
 NAMES_TO_COPY = ("store", "manifest")  # never broken over lines
 SAID_ONCE = ("encoder", "probe", "n", "seed")  # if the same in all rows
@@ -125,7 +125,7 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
         columns = {
             "encoder": [str(row["encoder"]) for row in some],
             "seg": [row["seg"] for row in some],
-            "agg": [_with_options(row) for row in some],
+            "agg": [with_options(r["aggregation"], r["aggregation_options"]) for r in some],
             "probe": [row["probe"] for row in some],
             "layer": [_layer(row) for row in some],
             metric: [_interval(row, f"test_{metric}") for row in some],
@@ -137,7 +137,7 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
             "n": [str(row["n_test"]) for row in some],
             "seed": [str(row["seed"]) for row in some],
             **cost_cells(some),
-            "probe s": [f"{sum(_seconds(row)):.1f}" for row in some],
+            "probe s": probe_seconds(some),
             "flags": [",".join(marks[flag] for flag in row["flags"]) for row in some],
         }
         same = [name for name in SAID_ONCE if len(set(columns[name])) == 1]
@@ -163,9 +163,10 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
     return blocks
 
 
-def _with_options(row: Row) -> str:
-    options = ", ".join(f"{name}={value}" for name, value in row["aggregation_options"].items())
-    return f"{row['aggregation']}({options})" if options else str(row["aggregation"])
+def with_options(aggregation: str, options: Mapping[str, Any]) -> str:
+    """An aggregation and its options, if it has any, as ``max(derive=30)``."""
+    told = ", ".join(f"{name}={value}" for name, value in options.items())
+    return f"{aggregation}({told})" if told else aggregation
 
 
 def _layer(row: Row) -> str:
@@ -182,10 +183,6 @@ def _interval(row: Row, name: str) -> str:
     low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
     value = _number(row.get(name))
     return value if math.isnan(low) else f"{value} [{low:.2f}, {high:.2f}]"
-
-
-def _seconds(row: Row) -> list[float]:
-    return [row[name] for name in ("seconds_read", "seconds_fit", "seconds_predict") if name in row]
 
 
 def _other_metrics(rows: Sequence[Row], metric: str) -> list[str]:
