@@ -128,7 +128,9 @@ def results_of(cells, *, margin=0.02, **changed):
     return TaskResults(
         dataset=first.context.dataset,
         task=first.result.task,
-        verdicts=tuple(judge(entries, [_score(e) for e in entries], comparisons, margin=margin)),
+        verdicts=tuple(
+            judge(entries, [_score(e) for e in entries], comparisons, reference, margin=margin)
+        ),
         runs=tuple(cells),
         margin=margin,
         **changed,

@@ -391,6 +391,32 @@ def test_a_mistake_is_found_before_anything_is_encoded(world, changed, error, ma
     assert not list((world / "cache/v1").glob("mel/seg*.zarr"))
 
 
+def one_class(rows):
+    return [row | {"label": "tone"} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("split", "change", "shots", "match"),
+    [
+        ("train", one_class, (), "'kind' has one class in train, 'tone'"),
+        ("test", lambda rows: [row | {"label": None} for row in rows], (), "no test track to use"),
+        ("val", None, 1, "no validation split, which a choice with few shots needs"),
+    ],
+    ids=["one class", "nothing to test", "shots without validation"],
+)
+def test_labels_that_support_no_probe_are_found_before_anything_is_encoded(
+    world, split, change, shots, match
+):
+    if change is None:
+        (world / "data" / f"small.{split}.jsonl").unlink()
+    else:
+        rewrite(world, split, change)
+    shutil.rmtree(world / "cache/v1/mel")
+    with pytest.raises(TaskError, match=match):
+        again(world, extract_missing=True, task="kind", shots=shots)
+    assert not list((world / "cache/v1").glob("mel/seg*.zarr"))
+
+
 def test_a_preset_is_a_grid_that_flags_overrule(world):
     report = again(world, preset="tune-paper", agg=(), layer=(), seg=())
     (table, _) = report.tables

@@ -26,6 +26,7 @@ from tune_cache.probes.verdicts import Entry, check_margin, choose_reference, ju
 from tune_cache.reports.page.model import PageContent, TaskResults, TrackMap
 from tune_cache.reports.page.render import render_page
 from tune_cache.reports.results import SavedRun, load_run
+from tune_cache.reports.runs import without_leaks
 from tune_cache.specs import canonical_json, sha256_text
 
 __all__ = ["cells_of", "write_page"]
@@ -154,6 +155,7 @@ def cells_of(runs: Sequence[SavedRun]) -> list[Runs]:
                 sorted((name, str(value)) for name, value in result.aggregation_options.items()),
                 result.probe, result.layer_asked,
                 result.layer if result.layer_asked == "all" else "",
+                without_leaks(result),
             ]
         )  # fmt: skip
         cells.setdefault(key, []).append(run)
@@ -180,7 +182,7 @@ def task_results(context: Context, runs: Sequence[SavedRun], margin: float) -> T
     return TaskResults(
         dataset=runs[0].context.dataset,
         task=runs[0].result.task,
-        verdicts=tuple(judge(entries, scores, comparisons, margin=margin)),
+        verdicts=tuple(judge(entries, scores, comparisons, place, margin=margin)),
         runs=tuple(cells),
         few_shot=tuple(run for run in runs if run.result.shots is not None),
         margin=margin,

@@ -12,6 +12,8 @@ from tune_cache.commands.sweep_cells import Asked, probes_for
 from tune_cache.datasets.base import Dataset
 from tune_cache.errors import TaskError, UsageError
 from tune_cache.probes.presets import Preset, preset_named
+from tune_cache.probes.shots import draw_shots
+from tune_cache.probes.tasks import load_task
 from tune_cache.probes.verdicts import check_margin
 
 __all__ = ["axis", "check", "preset_of"]
@@ -65,9 +67,10 @@ def check(
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs is {jobs!r}, expected 1 or more")
     few = [number for number in asked.shots if number is not None]
-    if few and min(*few, asked.repeats) < 1:
+    wrong = [number for number in few if min(number, asked.repeats) < 1]
+    if wrong:
         raise UsageError(
-            f"shots are {few[0]!r} and repeats {asked.repeats!r}, expected 1 or more of each"
+            f"shots are {wrong[0]!r} and repeats {asked.repeats!r}, expected 1 or more of each"
         )
     check_margin(margin)
     left_out = [name for name, kind in kinds.items() if few and kind == "regression"]
@@ -77,6 +80,10 @@ def check(
             hint="leave out --shots, or choose another --task",
         )
     tasks = tuple(name for name in asked.tasks if name not in left_out)
+    for name in tasks:
+        data = load_task(dataset, dataset.task(name))  # of all tracks: labels and splits
+        for number in few:
+            next(draw_shots(data, number, 1, seed=0))
     said = [
         f"task {name!r} is regression, and shots are tracks a class: it is left out"
         for name in left_out
