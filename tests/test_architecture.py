@@ -41,7 +41,7 @@ OWNERS = {
     "h5py": {"cache.hdf5"},
     "pyarrow": {"cache.exchange.parquet"},
     "typer": {"cli"},
-    "rich": {"commands.terminal", "reports.tables"},
+    "rich": {"commands.terminal", "reports.tables", "reports.text"},
     "jinja2": {"reports.page"},
     "markupsafe": {"reports.page"},
     "umap": {"reports.page.tracks"},

@@ -36,7 +36,7 @@ def test_the_verbs_are_those_that_this_test_knows():
         "cache diff", "cache du", "cache export", "cache import", "cache info", "cache ls",
         "cache prune", "cache repair", "cache rm", "cache status", "cache verify",
         "compare", "dataset check", "dataset info", "dataset ls", "dataset scan",
-        "demo", "estimate", "extract", "probe", "report", "sweep",
+        "demo", "estimate", "extract", "probe", "recommend", "report", "sweep",
     ]  # fmt: skip
 
 

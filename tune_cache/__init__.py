@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tune_cache.commands.integrity import cache_diff, cache_repair, cache_verify
     from tune_cache.commands.management import cache_du, cache_prune, cache_rm, cache_status
     from tune_cache.commands.probe import probe
+    from tune_cache.commands.recommend import recommend
     from tune_cache.commands.report import report
     from tune_cache.commands.sweep import sweep
     from tune_cache.datasets.catalog import load_dataset
@@ -61,6 +62,7 @@ _NAMES = {
     "load_dataset": "tune_cache.datasets.catalog",
     "open_store": "tune_cache.cache.store",
     "probe": "tune_cache.commands.probe",
+    "recommend": "tune_cache.commands.recommend",
     "report": "tune_cache.commands.report",
     "sweep": "tune_cache.commands.sweep",
 }
@@ -91,6 +93,7 @@ __all__ = [
     "load_dataset",
     "open_store",
     "probe",
+    "recommend",
     "report",
     "sweep",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tune_cache.cli.advice import recommend
 from tune_cache.cli.options import (
     SOME_FAILED,
     AsJson,
@@ -53,7 +54,7 @@ Workers = Annotated[int | None, typer.Option(help="Decoding processes; 0: one a 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    for verb in (extract, estimate, probe, report, demo):
+    for verb in (extract, estimate, probe, report, recommend, demo):
         app.command()(verb)
 
 

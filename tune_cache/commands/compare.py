@@ -22,8 +22,8 @@ from tune_cache.probes.models import make_probe
 from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.statistics import holm
 from tune_cache.probes.verdicts import Entry, check_margin, choose_reference
+from tune_cache.reports.candidates import configuration_of
 from tune_cache.reports.results import SavedRun, load_run, newest_runs
-from tune_cache.reports.runs import without_leaks
 
 __all__ = ["CompareReport", "Pair", "compare"]
 
@@ -241,19 +241,8 @@ def _chosen(runs: Sequence[SavedRun]) -> dict[str, list[SavedRun]]:
     """Of each task the configuration with the best validation score, all its seeds."""
     configurations: dict[str, dict[Any, list[SavedRun]]] = {}
     for run in runs:
-        result, context = run.result, run.context
-        layer = result.layer if result.layer_asked == "all" else ""
-        key = (
-            context.spec_key,
-            context.pooling,
-            result.aggregation,
-            str(result.aggregation_options),
-            result.probe,
-            result.layer_asked,
-            layer,
-            without_leaks(result),
-        )
-        configurations.setdefault(result.task, {}).setdefault(key, []).append(run)
+        by_key = configurations.setdefault(run.result.task, {})
+        by_key.setdefault(configuration_of(run), []).append(run)
     chosen = {}
     for task, by_key in configurations.items():
         groups = list(by_key.values())

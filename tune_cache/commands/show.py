@@ -27,10 +27,10 @@ from tune_cache.reports.tables import (
     csv_table,
     json_table,
     markdown_table,
-    plain_table,
     rows_of,
     text_table,
 )
+from tune_cache.reports.text import plain_table
 
 if TYPE_CHECKING:  # printing an extract must not load what probes need
     from tune_cache.commands.demo import DemoReport

@@ -17,7 +17,8 @@ from tune_cache.commands.management import Removal, StatusReport, Usage
 from tune_cache.commands.show import amount, width
 from tune_cache.commands.terminal import say
 from tune_cache.errors import printable
-from tune_cache.reports.tables import json_table, plain_table
+from tune_cache.reports.tables import json_table
+from tune_cache.reports.text import plain_table
 
 __all__ = ["compared", "removals", "repaired", "status", "usage", "verified"]
 

@@ -12,7 +12,8 @@ from typing import Any
 from tune_cache.cache.forecast import LengthEstimate
 from tune_cache.commands.estimate import EstimateReport
 from tune_cache.commands.show import amount, warn, width
-from tune_cache.reports.tables import json_table, plain_table
+from tune_cache.reports.tables import json_table
+from tune_cache.reports.text import plain_table
 
 __all__ = ["estimate_report"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tune_cache.errors import printable
 from tune_cache.reports.results import SavedRun
-from tune_cache.reports.tables import plain_table
+from tune_cache.reports.text import plain_table
 
 __all__ = ["confusions", "grids"]
 

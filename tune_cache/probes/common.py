@@ -20,7 +20,7 @@ from tune_cache.probes.metrics import Metric, metrics_of
 from tune_cache.probes.result import Label, Prediction, ProbeResult
 from tune_cache.probes.statistics import Scorer, number_groups
 
-__all__ = ["Cell", "CommonTracks", "common_tracks", "distinct_seeds", "tracks_of_test"]
+__all__ = ["Cell", "CommonTracks", "common_tracks", "distinct_seeds", "tracks_of"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Cell = Sequence[ProbeResult]
@@ -81,28 +81,29 @@ def _errors(kind: str, truth: Array, prediction: Array) -> Array:
     return np.asarray((np.square(truth - prediction) / spread).mean(axis=1))
 
 
-def tracks_of_test(result: ProbeResult) -> dict[str, Prediction]:
-    return {item.track_id: item for item in result.predictions if item.split == "test"}
+def tracks_of(result: ProbeResult, split: str = "test") -> dict[str, Prediction]:
+    return {item.track_id: item for item in result.predictions if item.split == split}
 
 
-def distinct_seeds(cell: Cell) -> list[dict[str, Prediction]]:
-    """Test predictions of each seed; of one if the seed makes no difference."""
-    by_seed = [tracks_of_test(result) for result in sorted(cell, key=lambda result: result.seed)]
+def distinct_seeds(cell: Cell, split: str = "test") -> list[dict[str, Prediction]]:
+    """Predictions of each seed; of one if the seed makes no difference."""
+    ordered = sorted(cell, key=lambda result: result.seed)
+    by_seed = [tracks_of(result, split) for result in ordered]
     return by_seed[:1] if all(other == by_seed[0] for other in by_seed[1:]) else by_seed
 
 
-def common_tracks(first: Cell, second: Cell) -> CommonTracks:
-    """Bring two cells to the tracks, the labels and the seeds that both have."""
+def common_tracks(first: Cell, second: Cell, *, split: str = "test") -> CommonTracks:
+    """Bring two cells to the tracks of a split, the labels and the seeds that both have."""
     one, other = first[0], second[0]
     if (one.task, one.kind) != (other.task, other.kind):
         raise TaskError(
             f"tasks {one.task!r} ({one.kind}) and {other.task!r} ({other.kind}) cannot be compared"
         )
-    left, right = distinct_seeds(first), distinct_seeds(second)
+    left, right = distinct_seeds(first, split), distinct_seeds(second, split)
     track_ids = sorted(set.intersection(*(set(tracks) for tracks in left + right)))
     if not track_ids:
         raise TaskError(
-            f"the two results of task {one.task!r} have no test track in common",
+            f"the two results of task {one.task!r} have no {split} track in common",
             hint="were they made with the same splits? Few-shot results keep no predictions",
         )
     changed = [

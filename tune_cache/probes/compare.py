@@ -4,8 +4,8 @@ Conventions
 -----------
 A cell is the results of one configuration, one a seed; its score is the mean
 over seeds. Differences are first minus second, larger scores being better.
-Everything is computed from the predictions on test, on tracks that both have,
-and drawn by group. Nothing here chooses anything.
+Everything is computed from the predictions on one split, test unless said, on
+tracks that both have, and drawn by group. Nothing here chooses anything.
 
 For accuracy two made-up groups stand beside the real ones whenever groups are
 resampled: one that only the first cell gets right, one only the second. Without
@@ -32,7 +32,7 @@ from tune_cache.probes.common import (
     CommonTracks,
     common_tracks,
     distinct_seeds,
-    tracks_of_test,
+    tracks_of,
 )
 from tune_cache.probes.metrics import Score
 from tune_cache.probes.result import Label, without_nan
@@ -67,7 +67,7 @@ class Comparison:
     Parameters
     ----------
     n, n_groups
-        Common test tracks, and their groups.
+        Common tracks, and their groups.
     n_seeds
         Pairs of predictions that the scores are means over.
     first, second, difference
@@ -150,11 +150,12 @@ def compare(
     second: Cell,
     *,
     metric: str = "",
+    split: str = "test",
     seed: int = SEED,
     n_resamples: int = N_RESAMPLES,
     n_permutations: int = N_PERMUTATIONS,
 ) -> Comparison:
-    """Compare two cells on their common test tracks.
+    """Compare two cells on their common tracks.
 
     Parameters
     ----------
@@ -162,6 +163,8 @@ def compare(
         Results of one configuration, with predictions; one a seed.
     metric
         The one that choices were made by if empty.
+    split
+        ``val`` where the comparison decides something.
 
     Raises
     ------
@@ -170,7 +173,7 @@ def compare(
     TaskError
         If they have no track in common, or are of different tasks.
     """
-    common = common_tracks(first, second)
+    common = common_tracks(first, second, split=split)
     name = metric or first[0].metric
     if name not in common.metrics:
         raise TaskError(f"metric is {name!r}, expected one of {', '.join(common.metrics)}")
@@ -242,7 +245,7 @@ def track_differences(first: Cell, second: Cell) -> list[TrackDifference]:
     """List the common tracks on which two cells differ, the largest difference first."""
     common = common_tracks(first, second)
     gains = common.gains()
-    left, right = (tracks_of_test(cell[0]) for cell in (first, second))
+    left, right = (tracks_of(cell[0]) for cell in (first, second))
     found = []
     for place in np.argsort(-np.abs(gains), kind="stable"):
         if gains[place] == 0:

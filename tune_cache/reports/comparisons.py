@@ -18,7 +18,8 @@ from tune_cache.probes.result import Label
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.runs import without_leaks
 from tune_cache.reports.sweeps import ALPHA, TESTS, interval, number, p_value
-from tune_cache.reports.tables import plain_table, with_options
+from tune_cache.reports.tables import with_options
+from tune_cache.reports.text import plain_table
 
 __all__ = ["compare_row", "compare_text"]
 

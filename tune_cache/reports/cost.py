@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tune_cache.errors import printable
@@ -21,9 +22,11 @@ __all__ = [
     "COST_NAMES",
     "STAGE_TWO_COST",
     "STAGE_TWO_SECONDS",
+    "Costs",
     "cost_cells",
     "cost_notes",
     "cost_of",
+    "costs_of",
     "ledger_rows",
     "left_out",
     "probe_seconds",
@@ -56,6 +59,59 @@ def cost_of(cost: Cost) -> dict[str, float | None]:
     found = [_number(cost, name) for name in (*fields, "n_copied_tracks")]
     found[1] = found[1] or None
     return dict(zip(COST_NAMES, found, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What to weigh scores against; None is unknown, neither nothing nor too much.
+
+    Parameters
+    ----------
+    memory_kind
+        ``vram``: tensors on a GPU; ``rss``: the encoding process, where there was
+        none. Never compared with each other. Empty if unknown.
+    memory_is_bound
+        Lengths made together share a process: this one may have taken less.
+    seconds
+        Of stage one for an hour of audio, loading the encoder apart.
+    disk_bytes
+        Of the store.
+    device
+        Where stage one ran; its seconds are those of that machine.
+    """
+
+    memory_kind: str = ""
+    memory_bytes: float | None = None
+    memory_is_bound: bool = False
+    seconds: float | None = None
+    disk_bytes: float | None = None
+    device: str = ""
+
+
+def costs_of(cost: Cost, *, disk_bytes: float | None = None) -> Costs:
+    """Read the costs of a ledger: peak memory, and seconds an hour of audio.
+
+    Seconds are waiting for decoders, encoding and writing over the audio that
+    was really encoded; rows copied from other stores count in neither.
+
+    Examples
+    --------
+    >>> ledger = {"wait_seconds": 1, "encode_seconds": 8, "write_seconds": 1}
+    >>> costs_of({**ledger, "audio_seconds": 1800, "peak_rss_bytes": 2e9}).seconds
+    20.0
+    """
+    vram, rss = _number(cost, "peak_vram_allocated_bytes"), _number(cost, "peak_rss_bytes")
+    parts = [_number(cost, f"{name}_seconds") for name in ("wait", "encode", "write")]
+    known = [part for part in parts if part is not None]
+    audio = _number(cost, "audio_seconds")
+    return Costs(
+        memory_kind="vram" if vram else "rss" if rss else "",
+        memory_bytes=vram or rss or None,
+        memory_is_bound=not vram and _together(cost) > 0,
+        seconds=sum(known) * 3600 / audio if audio and len(known) == len(parts) else None,
+        disk_bytes=disk_bytes,
+        device=_listed(*_texts(cost.get("devices"))),
+    )
 
 
 def cost_cells(rows: Sequence[Cost]) -> dict[str, list[str]]:

@@ -26,7 +26,8 @@ from tune_cache.reports.cost import (
     probe_seconds,
 )
 from tune_cache.reports.results import SavedRun
-from tune_cache.reports.tables import plain_table, with_options
+from tune_cache.reports.tables import with_options
+from tune_cache.reports.text import plain_table
 
 __all__ = [
     "ALPHA",

@@ -34,13 +34,18 @@ from tune_cache.reports.cost import (
 )
 from tune_cache.reports.results import SavedRun
 
-__all__ = ["csv_table", "json_table", "markdown_table", "plain_table", "rows_of", "text_table"]
-__all__ += ["with_options"]
+__all__ = [
+    "csv_table",
+    "json_table",
+    "markdown_table",
+    "rows_of",
+    "text_table",
+    "with_options",
+]
 
 Row = Mapping[str, Any]
 
 JSON_SCHEMA = 1
-NAMES_TO_COPY = ("store", "manifest")  # never broken over lines
 SAID_ONCE = ("encoder", "probe", "n", "seed")  # if the same in all rows
 FOLDED = ("encoder", "seg", "agg", "probe", "layer", "flags")
 NAME_WIDTH = 8  # that a folded name still needs to be read
@@ -256,32 +261,6 @@ def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) ->
         console.print(table)
         for note in block.notes:
             console.print(Text(printable(note)))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
-
-
-def plain_table(rows: Sequence[Row], *, width: int = 80, firm: Sequence[str] = ()) -> str:
-    """Draw any list of things: columns as they come, empty ones left out, ``firm`` never folded."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    out = io.StringIO()
-    console = Console(file=out, width=width, color_system=None, highlight=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    names = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
-    for name in names:
-        numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
-        table.add_column(
-            Text(printable(name)),
-            justify="right" if numeric or name in firm else "left",
-            overflow="fold",
-            no_wrap=name in (*NAMES_TO_COPY, *firm),
-        )
-    for row in rows:
-        cells = ["" if row.get(name) is None else str(row[name]) for name in names]
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    console.print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
