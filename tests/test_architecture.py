@@ -40,6 +40,7 @@ OWNERS = {
     "zarr": {"cache.assemble"},
     "h5py": {"cache.hdf5"},
     "pyarrow": {"cache.exchange.parquet"},
+    "matplotlib": {"reports.figures"},
     "typer": {"cli"},
     "rich": {"commands.terminal", "reports.tables", "reports.text"},
     "jinja2": {"reports.page"},
@@ -110,7 +111,7 @@ def test_libraries_stay_in_their_rooms(path):
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_heavy_libraries_are_imported_inside_functions(path):
     heavy = {"torch", "torchaudio", "muq", "transformers", "sklearn", "scipy", "av"}
-    heavy |= {"zarr", "h5py", "pyarrow", "jinja2", "markupsafe", "umap"}
+    heavy |= {"zarr", "h5py", "pyarrow", "jinja2", "markupsafe", "umap", "matplotlib"}
     # a scikit-learn estimator must inherit at import time; stage two imports these rooms lazily
     exempt = {"sklearn": ("aggregation.", "probes.")}
     for module, line, deferred in imports_of(path):

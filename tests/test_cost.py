@@ -13,7 +13,8 @@ from test_tables import saved
 from tune_cache.cache.journal import UnitLedger
 from tune_cache.cache.ledger import summarise
 from tune_cache.reports.cost import COST_NAMES, cost_of, ledger_rows, left_out
-from tune_cache.reports.tables import csv_table, markdown_table, rows_of, text_table
+from tune_cache.reports.paper import markdown_tables, paper_table
+from tune_cache.reports.tables import csv_table, rows_of, text_table
 
 ON_CPU = summarise(
     [
@@ -136,10 +137,11 @@ def test_a_narrow_table_leaves_out_cost_before_it_folds_names_to_nothing():
 
 
 def test_every_format_has_the_figures():
-    rows = rows_of([saved(1, context={"cost": ON_GPU})])
+    run = saved(1, context={"cost": ON_GPU})
+    rows = rows_of([run])
     (row,) = csv.DictReader(io.StringIO(csv_table(rows)))
     assert (row["stage_one_seconds"], row["peak_vram_bytes"]) == ("22.0", "3552000000")
-    assert "| VRAM GB |" in markdown_table(rows)
+    assert "| VRAM GB |" in markdown_tables([paper_table([], [run])])
     assert json.loads(json.dumps(rows[0]))["n_copied_tracks"] == 0
 
 

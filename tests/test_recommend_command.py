@@ -7,33 +7,17 @@ import json
 
 import pytest
 from command_line import tune
-from small_dataset import make_home
+from planted_home import planted_home
 from test_advice import N, planted
 from test_results import context_of
 
 import tune_cache
 from tune_cache.reports.results import save_result
 
-LEDGER = {"wait_seconds": 0, "encode_seconds": 10, "write_seconds": 0, "audio_seconds": 3600}
-VRAM = "peak_vram_allocated_bytes"
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A dataset whose results were planted: whole tracks best, 10-s segments for less."""
-    folder = make_home(tmp_path_factory.mktemp("home"))
-    for seg, n_wrong, memory, seconds in (
-        ("full", 40, 7e9, 10),
-        ("10", 41, 3e9, 20),
-        ("30", 90, 3e9, 30),
-    ):
-        cost = {**LEDGER, "encode_seconds": seconds, VRAM: memory, "devices": ["cuda: planted"]}
-        save_result(
-            folder / "cache/v1/results.sqlite",
-            planted(n_wrong, task="kind"),
-            context_of(dataset="small", seg=seg, spec_key=seg, cost=cost, store=f"{seg}.zarr"),
-        )
-    return folder
+    return planted_home(tmp_path_factory.mktemp("home"))
 
 
 def rows(done):

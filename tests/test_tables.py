@@ -11,7 +11,7 @@ from test_results import NAN, context_of, result_of
 
 from tune_cache.probes.metrics import Score
 from tune_cache.reports.results import SavedRun
-from tune_cache.reports.tables import csv_table, json_table, markdown_table, rows_of, text_table
+from tune_cache.reports.tables import csv_table, json_table, rows_of, text_table
 
 HOSTILE = [
     '=HYPERLINK("http://x")',
@@ -120,28 +120,6 @@ def test_colour_is_only_on_request():
     rows = rows_of([saved()])
     assert "\x1b" not in text_table(rows)
     assert "\x1b[1m" in text_table(rows, colour=True)
-
-
-def test_markdown_escapes_every_mark():
-    text = markdown_table(hostile_rows())
-    assert not re.search(r"(?<!\\)[<`*]", text)
-    assert not re.search(r"(?<!\\)\[(?!95 %)", text)
-    assert all(character.isprintable() for line in text.splitlines() for character in line)
-    for block in text.split("\n\n"):
-        widths = {
-            len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines() if line[0] == "|"
-        }
-        assert len(widths) <= 1
-
-
-def test_markdown_is_a_table_with_notes():
-    title, table, notes = markdown_table(rows_of([saved()])).split("\n\n")
-    assert title.startswith("emo · emotion: r2 on test")
-    assert (
-        table.splitlines()[0] == "| seg | agg | layer | r2 | r2_arousal | val | probe s | flags |"
-    )
-    assert set(table.splitlines()[1]) <= set("| -")
-    assert notes.splitlines()[0] == "- flag 1: one-segment: 50% of tracks"
 
 
 def test_no_csv_cell_runs_in_a_spreadsheet():

@@ -24,6 +24,7 @@ class Format(StrEnum):
 
     text = "text"
     markdown = "markdown"
+    latex = "latex"
     csv = "csv"
     json = "json"
 

@@ -185,21 +185,36 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Write a page for the browser.", show_default=False),
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Draw figures into a folder.", show_default=False),
+    ] = None,
+    figure_format: Annotated[
+        list[str] | None, typer.Option(metavar="svg|pdf|png", help="svg; repeatable.")
+    ] = None,
+    figure_width: Annotated[float | None, typer.Option(help="Inches; 3.4, a column.")] = None,
     cache_dir: CacheDir = None,
     json: AsJson = False,
 ) -> None:
     """Show the newest result of each configuration."""
     from tune_cache.commands.report import report as run
-    from tune_cache.commands.show import results
-    from tune_cache.commands.terminal import say
+    from tune_cache.commands.show_report import report_tables, written
 
-    found = run(
-        dataset, task=task or (), encoder=encoder, every=every, html=html, cache_dir=cache_dir
-    )
     form = "json" if json else format.value
-    typer.echo(results(found.runs, form=form, command="report", dataset=found.dataset))
-    if found.page is not None:
-        say(f"page: {found.page}")
+    found = run(
+        dataset,
+        task=task or (),
+        encoder=encoder,
+        every=every,
+        html=html,
+        judge=form != "text",
+        figures=figures,
+        figure_format=figure_format or (),
+        figure_width=figure_width,
+        cache_dir=cache_dir,
+    )
+    typer.echo(report_tables(found, form=form))
+    written(found)
 
 
 def demo(cache_dir: CacheDir = None, json: AsJson = False) -> None:

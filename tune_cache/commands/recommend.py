@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_cache.cache.layout import Layout
-from tune_cache.cache.usage import size_of
 from tune_cache.commands.context import Context, open_context, parse_bytes, several
+from tune_cache.commands.judged_cells import store_sizes
 from tune_cache.errors import StoreNotFoundError, UsageError
 from tune_cache.probes.compare import MARGIN
 from tune_cache.reports.advice import SHARE, Advice, advise
@@ -113,7 +112,7 @@ def recommend(
             hint=f"`tune sweep {name if dataset is None else dataset}` makes them; "
             "`tune report` shows those there are",
         )
-    sizes = _sizes(context.layout, runs)
+    sizes = store_sizes(context.layout, runs)
     return Recommendation(
         dataset=name,
         advice={
@@ -156,15 +155,6 @@ def _advice(
 
     read = [with_predictions(cell) if cell.name in contenders else cell for cell in cells]
     return rules.advise(read, budget)
-
-
-def _sizes(layout: Layout, runs: Sequence[SavedRun]) -> dict[str, float]:
-    """Bytes of each store that is still there, by encoder and name."""
-    wanted = {
-        f"{run.context.encoder}/{name}" for run in runs for name in run.context.store.split(" + ")
-    }
-    paths = {f"{path.parent.name}/{path.name}": path for path in layout.store_paths()}
-    return {name: float(size_of(path)[0]) for name, path in paths.items() if name in wanted}
 
 
 def _left_out(runs: Sequence[SavedRun]) -> Iterator[str]:

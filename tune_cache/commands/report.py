@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_cache.commands.context import Context, open_context, several
+from tune_cache.commands.judged_cells import JudgedTask, judge_runs
 from tune_cache.datasets.base import Dataset
-from tune_cache.errors import StoreNotFoundError, TuneCacheError
+from tune_cache.errors import StoreNotFoundError, TuneCacheError, UsageError
+from tune_cache.probes.compare import MARGIN
+from tune_cache.probes.verdicts import check_margin
 from tune_cache.reports.results import SavedRun, newest_runs
 
 __all__ = ["Report", "report"]
@@ -28,11 +31,21 @@ class Report:
         The newest of each configuration, without predictions.
     page
         The file with the page, where one was asked for.
+    tasks
+        The cells of these runs, compared with the one that validation chose, where
+        that was asked for.
+    figures
+        Files that were drawn.
+    notes
+        What is not in them.
     """
 
     dataset: str | None
     runs: tuple[SavedRun, ...]
     page: Path | None = None
+    tasks: tuple[JudgedTask, ...] = ()
+    figures: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def report(
@@ -43,6 +56,10 @@ def report(
     every: bool = False,
     html: Path | str | None = None,
     weights: Mapping[str, Sequence[float]] | None = None,
+    judge: bool = False,
+    figures: Path | str | None = None,
+    figure_format: str | Sequence[str] = (),
+    figure_width: float | None = None,
     cache_dir: Path | str | None = None,
 ) -> Report:
     """Read the results of a dataset.
@@ -60,12 +77,30 @@ def report(
     weights
         Attention over the segments of tracks, by track id: shown on the page's map for
         tracks with as many segments in the store that it is drawn from.
+    judge
+        Compare the cells of each task, as tables for papers need it; takes as long as
+        the comparisons of a sweep, once.
+    figures
+        Draw figures into this folder.
+    figure_format
+        ``svg``, ``pdf``, ``png``; svg if empty.
+    figure_width
+        Inches; 3.4, a column, if None.
 
     Raises
     ------
     StoreNotFoundError
         If there are none.
+    UsageError
+        If figures cannot be written, or not so.
+    MissingExtraError
+        If figures are asked for and matplotlib is not installed.
     """
+    if figures is None and (several(figure_format) or figure_width is not None):
+        raise UsageError(
+            "--figure-format and --figure-width are given, and no folder for figures",
+            hint="add --figures DIR",
+        )
     context = open_context(cache_dir)
     loaded = None if every else context.dataset(dataset)
     name = None if loaded is None else loaded.name
@@ -82,6 +117,19 @@ def report(
             + (f" for task {', '.join(several(task))}" if task else "")
             + (f" with encoder {encoder!r}" if encoder else ""),
             hint="`tune probe` makes them; `tune report --all` shows every dataset's",
+        )
+    tasks: list[JudgedTask] = []
+    if judge or figures is not None:
+        margin = float(context.setting("margin", None, MARGIN))
+        check_margin(margin)
+        tasks = judge_runs(context.layout, chosen, margin=margin)
+    files: list[Path] = []
+    notes: list[str] = []
+    if figures is not None:
+        from tune_cache.commands.figures import write_figures
+
+        files, notes = write_figures(
+            figures, tasks, forms=several(figure_format), width_inches=figure_width
         )
     page = None
     if html is not None:
@@ -103,7 +151,14 @@ def report(
             weights=weights,
             missing=missing,
         )
-    return Report(dataset=name, runs=chosen, page=page)
+    return Report(
+        dataset=name,
+        runs=chosen,
+        page=page,
+        tasks=tuple(tasks),
+        figures=tuple(files),
+        notes=tuple(notes),
+    )
 
 
 def _datasets(

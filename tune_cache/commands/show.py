@@ -24,9 +24,7 @@ from tune_cache.errors import first_few, printable
 from tune_cache.reports.cost import ledger_rows
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.tables import (
-    csv_table,
     json_table,
-    markdown_table,
     rows_of,
     text_table,
 )
@@ -38,6 +36,7 @@ if TYPE_CHECKING:  # printing an extract must not load what probes need
 
 __all__ = [
     "amount",
+    "colour",
     "demo_report",
     "describe_dataset",
     "describe_store",
@@ -59,7 +58,7 @@ def width() -> int:
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 100
 
 
-def _colour() -> bool:
+def colour() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
@@ -96,15 +95,11 @@ def results(
     dataset: str | None,
     warnings: Sequence[str] = (),
 ) -> str:
-    """Results in one of the four forms."""
+    """Results as a table for people (``text``), or as one object (``json``)."""
     rows = rows_of(runs)
     if form == "json":
         return json_table(rows, command=command, dataset=dataset, warnings=warnings)
-    if form == "csv":
-        return csv_table(rows).rstrip("\n")
-    if form == "markdown":
-        return markdown_table(rows)
-    return text_table(rows, width=width(), colour=_colour())
+    return text_table(rows, width=width(), colour=colour())
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, command: str, as_json: bool) -> str:

@@ -90,13 +90,16 @@ def _candidate(runs: Sequence[SavedRun], sizes: Mapping[str, float]) -> Candidat
             "encoder": context.encoder,
             "note": context.note,
             "seg": context.seg,
+            "same_seg": [],
             "aggregation": first.aggregation,
+            "same_aggregation": [],
             "aggregation_options": dict(first.aggregation_options),
             "probe": first.probe,
             "layer": ", ".join(dict.fromkeys(result.layer for result in results)),
             "layer_asked": first.layer_asked,
             "seeds": [result.seed for result in results],
             "run_ids": [run.run_id for run in runs],
+            "same_run_ids": [],
             "metric": metric,
             "n_val": first.n["val"],
             "n_test": first.n["test"],
@@ -159,7 +162,7 @@ def _probed(results: Sequence[ProbeResult]) -> tuple[Hashable, ...]:
 def _merged(
     cells: Sequence[Candidate], sameness: Callable[[Candidate], Hashable]
 ) -> list[Candidate]:
-    """One cell for each thing: that of the fewest features and least cost, and by name."""
+    """One cell for each thing: of the fewest features, a mean if there is one, least cost."""
     groups: dict[Hashable, list[Candidate]] = {}
     for cell in cells:
         groups.setdefault(sameness(cell), []).append(cell)
@@ -167,7 +170,21 @@ def _merged(
     for some in groups.values():
         first, *others = sorted(some, key=_plainest)
         names = [*first.same, *(name for cell in others for name in (cell.name, *cell.same))]
-        merged.append(dataclasses.replace(first, same=tuple(dict.fromkeys(names))))
+        about = {**first.about}
+        for one in ("seg", "aggregation"):
+            every = [
+                x
+                for cell in (first, *others)
+                for x in (cell.about[one], *cell.about[f"same_{one}"])
+            ]
+            about[f"same_{one}"] = [x for x in dict.fromkeys(every) if x != about[one]]
+        about["same_run_ids"] = [
+            number
+            for cell in (first, *others)
+            for number in (*cell.about["run_ids"], *cell.about["same_run_ids"])
+            if number not in first.about["run_ids"]
+        ]
+        merged.append(dataclasses.replace(first, same=tuple(dict.fromkeys(names)), about=about))
     return merged
 
 
@@ -175,7 +192,8 @@ def _plainest(cell: Candidate) -> tuple[Any, ...]:
     costs = cell.costs
     spent = (costs.memory_bytes, costs.seconds, costs.disk_bytes)
     unknown = sum(value is None for value in spent)
-    return (cell.n_features, unknown, *(value or 0.0 for value in spent), cell.name)
+    is_no_mean = cell.about["aggregation"] != "mean"
+    return (cell.n_features, is_no_mean, unknown, *(value or 0.0 for value in spent), cell.name)
 
 
 def published_candidates(rows: Iterable[PublishedRow]) -> list[Candidate]:

@@ -37,7 +37,6 @@ from tune_cache.reports.results import SavedRun
 __all__ = [
     "csv_table",
     "json_table",
-    "markdown_table",
     "rows_of",
     "text_table",
     "with_options",
@@ -51,7 +50,6 @@ FOLDED = ("encoder", "seg", "agg", "probe", "layer", "flags")
 NAME_WIDTH = 8  # that a folded name still needs to be read
 PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 RUNS_IN_A_SPREADSHEET = tuple("=+-@＝＋－＠")
-MARKDOWN_SPECIAL = re.compile(r"([\\`*\[\]<>|&$~#!])")
 
 
 def rows_of(runs: Iterable[SavedRun]) -> list[dict[str, Any]]:
@@ -262,25 +260,6 @@ def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) ->
         for note in block.notes:
             console.print(Text(printable(note)))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
-
-
-def markdown_table(rows: Sequence[Row]) -> str:
-    """Write a GitHub-flavoured table a task; punctuation in names is escaped."""
-
-    def escape(text: str) -> str:
-        return MARKDOWN_SPECIAL.sub(r"\\\1", printable(text))
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    parts = []
-    for block in _blocks(rows):
-        table = [line(map(escape, block.header)), line("---" for _ in block.header)]
-        table += [line(map(escape, cells)) for cells in block.cells]
-        notes = [f"- {escape(note)}" for note in block.notes]
-        title = "\n".join(map(escape, filter(None, (block.title, block.said))))
-        parts += [title, "\n".join(table), "\n".join(notes)]
-    return "\n\n".join(filter(None, parts))
 
 
 def csv_table(rows: Sequence[Row]) -> str:

@@ -1,0 +1,1 @@
+"""Figures for papers, drawn by matplotlib, which is loaded when one is asked for."""
