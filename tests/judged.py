@@ -25,6 +25,7 @@ def judged(
         "test_low": low, "test_high": high, "val": test if val is None else val, "n_test": 100,
         "is_reference": False, "as_good": False, "margin": 0.02, "difference": -0.1,
         "difference_low": -0.2, "difference_high": 0.0, "flags": [], "warnings": [],
+        "share_one_segment": 0.0,
     }  # fmt: skip
     result = planted(3, layer_curve=tuple(curve))
     scores = {**result.scores["test"], **dict(others)}

@@ -96,6 +96,9 @@ def test_lengths_are_in_order_and_one_that_stands_for_others_is_at_each():
         "mean": [(0.0, 0.4), (1.0, 0.7), (2.0, 0.7)],
         "max": [(1.0, 0.7), (2.0, 0.7)],
     }
+    one = judged("mean", "full", 0.8, share_one_segment=1.0)
+    _, lines = length_lines([judged("max", "10"), judged("mean+max", "10"), one])
+    assert {line.label: len(line.points) for line in lines} == {"mean": 1, "max": 2, "mean+max": 1}
     assert length_lines([]) == ([], [])
     assert sorted(["full", "60", "5", "10+30"], key=seg_order) == ["5", "10+30", "60", "full"]
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_cache.probes.sweep import gives_one_back
 from tune_cache.reports.front import Candidate
 
 __all__ = [
@@ -232,7 +233,8 @@ def length_lines(cells: Sequence[JudgedCell]) -> tuple[list[str], list[Line]]:
     """Test scores by segment length, one line an aggregation.
 
     Of several cells of one length and aggregation that which validation prefers. A
-    length that stands for others (``60 = full``) is drawn at each.
+    cell that stands for other lengths or aggregations is drawn at each, so where no
+    track has two segments the lines of mean, max, … meet.
 
     Returns
     -------
@@ -243,10 +245,13 @@ def length_lines(cells: Sequence[JudgedCell]) -> tuple[list[str], list[Line]]:
         {seg for item in known for seg in (item.row["seg"], *item.row["same_seg"])}, key=seg_order
     )
     names = _told_apart(known, "aggregation", "encoder") if known else ("aggregation",)
+    drawn = dict.fromkeys(
+        a for i in known for a in (i.row["aggregation"], *i.row["same_aggregation"])
+    )
     best: dict[str, dict[str, JudgedCell]] = {}
     for item in known:
         row = item.row
-        for aggregation in (row["aggregation"], *row["same_aggregation"]):
+        for aggregation in _stands_for(row, list(drawn)):
             label = _label({**row, "aggregation": aggregation, "same_aggregation": ()}, *names)
             for seg in (row["seg"], *row["same_seg"]):
                 other = best.setdefault(label, {}).get(seg)
@@ -265,6 +270,14 @@ def length_lines(cells: Sequence[JudgedCell]) -> tuple[list[str], list[Line]]:
         for label, by_seg in best.items()
     ]
     return segs, sorted(lines, key=lambda line: (-max(p.value for p in line.points), line.label))
+
+
+def _stands_for(row: Mapping[str, Any], drawn: Sequence[str]) -> list[str]:
+    """Aggregations that a row is the result of, of those that are drawn."""
+    same = [row["aggregation"], *row["same_aggregation"]]
+    if row["share_one_segment"] == 1.0 and gives_one_back(row["aggregation"]):
+        same += [name for name in drawn if gives_one_back(name) and name not in same]
+    return same
 
 
 def _or_least(value: float) -> float:
