@@ -31,7 +31,7 @@ from tune_cache.reports.page.curves import layer_curves, length_curves
 from tune_cache.reports.page.maps import map_view
 from tune_cache.reports.page.marks import SHAPES, Keys, marker
 from tune_cache.reports.page.render import json_for_script, render_page
-from tune_cache.reports.page.rows import cell_rows, glance, pareto_front, seg_order
+from tune_cache.reports.page.rows import cell_rows, glance, pareto_front, seg_order, short_titles
 from tune_cache.reports.page.svg import nice_ticks, scale_of
 from tune_cache.reports.page.views import cell_table, differences, published_table
 from tune_cache.reports.page.words import commands_of, details, headline, summary
@@ -263,6 +263,31 @@ def test_lengths_are_ordered_as_lengths():
 def test_a_pair_at_a_glance_is_the_one_that_validation_chooses():
     rows = rows_of(run_of(0, layer="1", val=0.5, test=0.9), run_of(1, layer="2", val=0.6, test=0.1))
     assert glance(rows)[0].cells[0][0]["layer"] == "2"
+
+
+def test_what_one_segment_makes_the_same_is_told_though_a_sweep_worked_it_out_once():
+    one = {"share_one_segment": 1.0}
+    cells = [run_of(0, seg="10"), run_of(1, seg="10", aggregation="max"),
+             run_of(2, seg="10", aggregation="std"), run_of(3, seg="60", **one)]  # fmt: skip
+    found = results_of([[run] for run in cells])
+    stores = {run.context.content_digest: store_of(run) for run in cells}
+    assert max(stores["content-mel-60"].seconds) < 60
+    rows = cell_rows(found, stores)
+    assert (rows[3]["same_aggregation"], rows[3]["same_seg"]) == (["max"], ["full"])
+    assert rows[0]["same_aggregation"] == rows[0]["same_seg"] == []
+    (view,) = glance(rows)
+    assert view.lengths == ("10 s", "60 s", "full")
+    filled = {name: [c and c["number"] for c in some]
+              for name, some in zip(view.aggregations, view.cells, strict=True)}  # fmt: skip
+    assert filled == {"mean": [0, 3, 3], "max": [1, 3, 3], "std": [2, None, None]}
+    longer = {**stores, "content-mel-60": store_of(cells[3], seconds=(61.0,))}
+    assert cell_rows(found, longer)[3]["same_seg"] == []
+
+
+def test_short_titles_leave_out_what_is_the_same():
+    rows = rows_of(run_of(0, layer_asked="best"), run_of(1, seg="30", layer_asked="best"))
+    assert list(short_titles(rows).values()) == ["10 s", "30 s"]
+    assert short_titles(rows[:1]) == {0: "10 s, mean"}
 
 
 def test_columns_without_figures_are_left_out_and_flags_explained():

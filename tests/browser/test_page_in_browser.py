@@ -212,7 +212,7 @@ def test_hostile_names_stay_names_when_they_are_shown(opened, texts):
     seen = opened(texts["hostile"])
     page = seen.page
     page.locator(".cost:visible [data-cell]").first.hover(force=True)
-    assert page.locator("#tip strong").is_visible()
+    page.locator("#tip strong").wait_for()
     chart = page.locator(".map-of .chart:visible").first
     chart.focus()
     shown = set()

@@ -181,11 +181,12 @@ def layer_curves(found: TaskResults, rows: Sequence[Row]) -> list[LineChart]:
     single seed does not have, is the range over seeds.
     """
     metric = metric_name(rows[0]["metric"])
+    one_probe = len({row["probe"] for row in rows}) == 1
     tests: dict[tuple[str, str], dict[str, list[Point]]] = {}
     looks: dict[tuple[str, str], dict[str, list[Point]]] = {}
     for row, verdict in zip(rows, found.verdicts, strict=True):
         where = encoder_name(row), seg_name(row)
-        name = f"{row['aggregation']}, {row['probe']}"
+        name = str(row["aggregation"]) + ("" if one_probe else f", {row['probe']}")
         if row["layer_asked"] not in ("best", "last", "mean"):
             point = Point(
                 row["layer"], row["test"], row["test_low"], row["test_high"], row["number"]

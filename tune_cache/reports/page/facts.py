@@ -39,10 +39,16 @@ def _number(ledger: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _named(store: StoreFacts) -> str:
-    note = f" ({store.note})" if store.note else ""
-    unit = "" if store.seg == "full" else " s"
-    return printable(f"{store.dataset}, {store.encoder}{note}, {store.seg}{unit}")
+def _names(stores: Sequence[StoreFacts]) -> list[str]:
+    """What tells stores apart: their datasets only if there are several."""
+    several = len({store.dataset for store in stores}) > 1
+    names = []
+    for store in stores:
+        note = f" ({store.note})" if store.note else ""
+        unit = "" if store.seg == "full" else " s"
+        dataset = f"{store.dataset}, " if several else ""
+        names.append(printable(f"{dataset}{store.encoder}{note}, {store.seg}{unit}"))
+    return names
 
 
 def _figures(
@@ -54,6 +60,18 @@ def _figures(
         tells=tells,
         is_number=True,
         cells=tuple((figure(value), value) for value in scaled),
+    )
+
+
+def _counts(name: str, values: Sequence[float | None], tells: str = "") -> Column:
+    return Column(
+        name=name,
+        tells=tells,
+        is_number=True,
+        cells=tuple(
+            ("–" if value is None else f"{value:,.0f}", None if value is None else float(value))
+            for value in values
+        ),
     )
 
 
@@ -83,7 +101,7 @@ def time_table(stores: Sequence[StoreFacts]) -> Table:
         devices.append(", ".join(map(str, found)) if isinstance(found, list) else "")
     return _kept(
         [
-            _texts("store", [_named(store) for store in stores]),
+            _texts("store", _names(stores)),
             _texts("device", [printable(text) for text in devices]),
             _figures("stage one, s", of("stage_one_seconds"), "load + wait + encode + write"),
             _figures("load", of("load_seconds"), "the encoder"),
@@ -101,12 +119,10 @@ def time_table(stores: Sequence[StoreFacts]) -> Table:
             _figures(
                 "RSS of a decoder, GB", or_none("peak_decoder_rss_bytes"), "the largest", 1e9
             ),
-            _figures(
-                "made together", [v if v and v > 1 else None for v in of("n_lengths")],
+            _counts("made together", [v if v and v > 1 else None for v in of("n_lengths")],
                 "lengths that shared the encoding process, and so its peak RSS",
             ),
-            _figures(
-                "copied", or_none("n_copied_tracks"), "tracks from other stores, at no cost"
+            _counts("copied", or_none("n_copied_tracks"), "tracks from other stores, at no cost"
             ),
         ]
     )  # fmt: skip
@@ -134,10 +150,10 @@ def store_table(stores: Sequence[StoreFacts]) -> Table:
     """What each store holds."""
     return _kept(
         [
-            _texts("store", [_named(store) for store in stores]),
-            _figures("tracks", [_or_none(store.n_tracks) for store in stores]),
-            _figures("failed", [float(len(store.failed)) for store in stores]),
-            _figures("segments", [_or_none(store.n_segments) for store in stores]),
+            _texts("store", _names(stores)),
+            _counts("tracks", [store.n_tracks for store in stores]),
+            _counts("failed", [len(store.failed) for store in stores]),
+            _counts("segments", [store.n_segments for store in stores]),
             _texts("segments a track", [_span(store.n_segments_by_track) for store in stores],
                    "least, median, most"),
             _figures("audio, min", [sum(store.seconds) / 60 or None for store in stores]),
@@ -159,7 +175,8 @@ def _span(values: Sequence[float]) -> str:
     if not values:
         return ""
     some = sorted(values)
-    return " · ".join(figure(value) for value in (some[0], some[len(some) // 2], some[-1]))
+    three = (some[0], some[len(some) // 2], some[-1])
+    return " · ".join(f"{v:,}" if isinstance(v, int) else figure(v) for v in three)
 
 
 def histogram(values: Sequence[float], x_name: str, label: str, *, whole: bool = False) -> Markup:
@@ -191,7 +208,7 @@ def key_table(stores: Sequence[StoreFacts]) -> Table:
     """What identifies each store: equal keys and digests mean equal vectors."""
     return _kept(
         [
-            _texts("store", [_named(store) for store in stores]),
+            _texts("store", _names(stores)),
             _texts("folder", [printable(store.name) for store in stores]),
             _texts("spec key", [store.spec_key for store in stores], "of all settings"),
             _texts("collection", [store.collection_digest for store in stores],

@@ -26,7 +26,14 @@ from tune_cache.reports.page.curves import layer_curves, length_curves, line_cha
 from tune_cache.reports.page.maps import map_view
 from tune_cache.reports.page.marks import Keys
 from tune_cache.reports.page.model import PageContent, StoreFacts, TaskResults
-from tune_cache.reports.page.rows import Row, cell_rows, encoder_name, glance, title_of
+from tune_cache.reports.page.rows import (
+    Row,
+    cell_rows,
+    encoder_name,
+    glance,
+    short_titles,
+    title_of,
+)
 from tune_cache.reports.page.views import cell_table, differences, published_table
 from tune_cache.reports.page.words import commands_of, details, headline, metric_name, summary
 
@@ -168,6 +175,7 @@ def _task(
         "scatters": predictions.predicted_against_true(reference),
         "plane": predictions.plane(reference),
         "tags": predictions.tag_table(reference),
+        "short_title": short_titles(rows),
         "random": list(dict.fromkeys(encoder_name(row) for row in rows if row["note"])),
         "title_of": title_of,
     }
@@ -194,13 +202,13 @@ def _facts(content: PageContent) -> Mapping[str, Any]:
     )  # fmt: skip
     lengths = {}
     for store in stores:
-        if store.seconds and store.dataset not in lengths:
+        if len(set(store.seconds)) > 1 and store.dataset not in lengths:
             label = f"Histogram of the lengths of {len(store.seconds)} tracks of {store.dataset}"
             lengths[store.dataset] = facts.histogram(store.seconds, "seconds", label)
     segments = []
     for store in stores:
         counts = store.n_segments_by_track
-        if counts and max(counts) > 1:
+        if len(set(counts)) > 1:
             label = f"Histogram of segments a track at {store.seg} s, {len(counts)} tracks"
             drawn = facts.histogram(counts, f"segments of {store.seg} s", label, whole=True)
             segments.append((store, drawn))

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from tune_cache.probes.sweep import merge_aggregations
 from tune_cache.probes.verdicts import Verdict
 from tune_cache.reports.page.model import StoreFacts, TaskResults
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.sweeps import sweep_rows
 
 __all__ = [
-    "COSTS", "Cost", "Glance", "Row", "cell_rows", "encoder_name", "glance", "pareto_front",
-    "seg_name", "seg_order", "title_of",
+    "COSTS", "Cost", "Glance", "Row", "aggregation_name", "cell_rows", "encoder_name", "glance",
+    "layer_name", "pareto_front", "seg_name", "seg_order", "short_titles", "title_of",
 ]  # fmt: skip
 
 Row = dict[str, Any]
@@ -58,7 +59,7 @@ COSTS = (
     Cost(
         "hour",
         "stage one, s per hour of audio",
-        "s per hour of audio",
+        "s per hour",
         "s/h",
         "loading, waiting for decoders, encoding and writing, for each hour of audio",
         lambda row: row["seconds_per_hour"],
@@ -105,7 +106,31 @@ def cell_rows(found: TaskResults, stores: Mapping[str, StoreFacts]) -> list[Row]
         verdict, runs = several[number]
         store = stores.get(runs[0].context.content_digest)
         rows.append(row | _added(number, verdict, runs, store))
+    for row in rows:
+        _tell_same(row, rows, stores.get(row["content_digest"]))
     return rows
+
+
+def _tell_same(row: Row, rows: Sequence[Row], store: StoreFacts | None) -> None:
+    """Name what a row is too, where every track is one segment: a sweep works it out once."""
+    if row["share_one_segment"] < 1.0:
+        return
+    beside = [other for other in rows if other["encoder"] == row["encoder"]]
+    names = list(dict.fromkeys(str(other["aggregation"]) for other in beside))
+    merged = merge_aggregations(names, one_segment=True)
+    here = {other["aggregation"] for other in beside if _alike(other, row, "seg")}
+    (same,) = [some for some in merged if row["aggregation"] in some]
+    row["same_aggregation"] = [name for name in same if name not in here]
+    whole = {other["seg"] for other in beside if _alike(other, row, "aggregation")}
+    if store is not None and store.seconds and row["seg"] not in ("full", *row["same_seg"]):
+        order = seg_order(row["seg"])
+        if order[0] == 0 and max(store.seconds) <= order[1] and "full" not in whole:
+            row["same_seg"] = ["full"]
+
+
+def _alike(row: Row, other: Row, also: str) -> bool:
+    """Whether two rows share what they were asked for, and one thing more."""
+    return all(row[name] == other[name] for name in ("layer_asked", "layer", "probe", also))
 
 
 def _added(
@@ -201,6 +226,23 @@ def title_of(row: Row) -> str:
         f"{encoder_name(row)}, {seg_name(row)}, {aggregation_name(row)}, "
         f"{row['probe']}, layer {layer_name(row)}"
     )
+
+
+def short_titles(rows: Sequence[Row]) -> dict[int, str]:
+    """Cells in words, by number, without what is the same in all of them."""
+    parts = {
+        "encoder": {row["number"]: encoder_name(row) for row in rows},
+        "seg": {row["number"]: seg_name(row) for row in rows},
+        "aggregation": {row["number"]: aggregation_name(row) for row in rows},
+        "probe": {row["number"]: str(row["probe"]) for row in rows},
+        "layer": {row["number"]: f"layer {layer_name(row)}" for row in rows},
+    }
+    asked = {row["layer_asked"] for row in rows}
+    if len(asked) == 1 and asked <= {"best", "last", "mean"}:
+        del parts["layer"]
+    told = [texts for texts in parts.values() if len(set(texts.values())) > 1]
+    told = told or [parts["seg"], parts["aggregation"]]
+    return {row["number"]: ", ".join(texts[row["number"]] for texts in told) for row in rows}
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:

@@ -103,14 +103,17 @@
     tip.hidden = true;
     for (const hot of all(".is-hot")) hot.classList.remove("is-hot");
   }
-  document.addEventListener("pointerover", (event) => {
-    const inTable = event.target.closest && event.target.closest("table");
-    if (inTable && !inTable.classList.contains("glance")) return hide();
-    const cell = cellOf(event.target);
-    if (cell) show(cell, event.clientX, event.clientY); else hide();
-  });
+  let pointer = null;
+  function look() {
+    const target = pointer && document.elementFromPoint(...pointer);
+    const inTable = target && target.closest("table");
+    const cell = target && (!inTable || inTable.classList.contains("glance")) && cellOf(target);
+    if (cell) show(cell, ...pointer); else hide();
+  }
+  document.addEventListener("pointerover", (event) => { pointer = [event.clientX, event.clientY]; look(); });
+  document.documentElement.addEventListener("pointerleave", () => { pointer = null; hide(); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { passive: true, capture: true });
+  document.addEventListener("scroll", look, { passive: true, capture: true });
 
   for (const chart of all(".chart[data-task]")) {
     const marks = all("[data-cell]", chart);
