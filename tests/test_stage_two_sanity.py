@@ -106,8 +106,8 @@ def test_a_planted_signal_is_found(aggregation, probe):
     assert test_score(*world, aggregation=aggregation, probe=probe) > 0.75
 
 
-def order_world(rng):
-    """Both classes hold the same two segments; one class has them swapped."""
+def order_world(rng, n_before=0):
+    """Both classes hold the same two segments, after some noise; one class has them swapped."""
     labels = {
         split: ["ab"[number % 2] for number in range(n)]
         for split, n in zip(SPLITS, (80, 40, 100), strict=True)
@@ -118,7 +118,8 @@ def order_world(rng):
         tracks = []
         for truth in part.truth:
             pair = np.stack([np.ones(6), -np.ones(6)]) + 0.5 * rng.standard_normal((2, 6))
-            tracks.append(pair[::-1] if truth else pair)
+            noise = rng.standard_normal((n_before, 6))
+            tracks.append(np.concatenate([noise, pair[::-1] if truth else pair]))
         layer[split] = Ragged.from_tracks(tracks)
     return data, features_of({0: layer})
 
@@ -128,6 +129,16 @@ def test_a_signal_in_the_order_of_segments_is_found_where_order_is_kept(aggregat
     found = test_score(*order_world(np.random.default_rng(6)), aggregation=aggregation)
     if aggregation in ("concat", "first", "middle"):
         assert found > 0.95
+    else:
+        assert abs(found - 0.5) < 3 * np.sqrt(0.25 / 100)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_an_order_that_no_single_early_segment_tells_is_found_by_concat_only(aggregation):
+    """Three segments of noise before: neither the first nor the middle one knows."""
+    found = test_score(*order_world(np.random.default_rng(6), 3), aggregation=aggregation)
+    if aggregation == "concat":
+        assert found > 0.9
     else:
         assert abs(found - 0.5) < 3 * np.sqrt(0.25 / 100)
 
