@@ -284,6 +284,14 @@ def test_what_one_segment_makes_the_same_is_told_though_a_sweep_worked_it_out_on
     assert cell_rows(found, longer)[3]["same_seg"] == []
 
 
+def test_a_cell_that_learnt_without_leaks_says_so_and_how_to_repeat_it():
+    rows = rows_of(run_of(0), run_of(1, excluded={"t1": "leak: group"}))
+    assert list(short_titles(rows).values()) == ["with leaks", "without leaks"]
+    assert dict(details(rows[1]))["left out"]
+    lines = commands_of("world", rows, {})
+    assert ["--drop-leaks" in line for line in lines] == [False, False, True]
+
+
 def test_short_titles_leave_out_what_is_the_same():
     rows = rows_of(run_of(0, layer_asked="best"), run_of(1, seg="30", layer_asked="best"))
     assert list(short_titles(rows).values()) == ["10 s", "30 s"]

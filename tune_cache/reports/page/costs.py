@@ -25,6 +25,7 @@ __all__ = ["CostChart", "cost_charts", "difference_bar"]
 
 HEIGHT = 330.0
 NEAR, APART, SPREAD = 6.0, 9.0, 40.0
+MANY = 80  # bars of more cells would hide their marks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ def _cost_chart(
     frame = Frame(x=x, y=y, x_name=cost.name, y_name=f"{metric} on test", height=HEIGHT)
     return CostChart(
         cost=cost,
-        svg=frame.draw(label, *marks, class_="cost"),
+        svg=frame.draw(label, *marks, class_="cost many" if len(known) > MANY else "cost"),
         front=tuple(row["number"] for _, row in front),
         n_without=n_without,
     )

@@ -17,7 +17,7 @@ from typing import Any
 from tune_cache.probes.sweep import merge_aggregations
 from tune_cache.probes.verdicts import Verdict
 from tune_cache.reports.page.model import StoreFacts, TaskResults
-from tune_cache.reports.results import SavedRun
+from tune_cache.reports.runs import SavedRun, without_leaks
 from tune_cache.reports.sweeps import sweep_rows
 
 __all__ = [
@@ -156,6 +156,7 @@ def _added(
         "n_train": first.n.get("train", 0),
         "n_val": first.n.get("val", 0),
         "n_excluded": len(first.excluded),
+        "without_leaks": without_leaks(first),
         "others": others,
         "other_spans": spans,
         "probe_seconds": mean(seconds) if any(seconds) else None,
@@ -222,10 +223,9 @@ def layer_name(row: Row) -> str:
 
 def title_of(row: Row) -> str:
     """A cell in words."""
-    return (
-        f"{encoder_name(row)}, {seg_name(row)}, {aggregation_name(row)}, "
-        f"{row['probe']}, layer {layer_name(row)}"
-    )
+    parts = [encoder_name(row), seg_name(row), aggregation_name(row), str(row["probe"])]
+    parts.append(f"layer {layer_name(row)}")
+    return ", ".join(parts + ["without leaks"] * row["without_leaks"])
 
 
 def short_titles(rows: Sequence[Row]) -> dict[int, str]:
@@ -236,6 +236,9 @@ def short_titles(rows: Sequence[Row]) -> dict[int, str]:
         "aggregation": {row["number"]: aggregation_name(row) for row in rows},
         "probe": {row["number"]: str(row["probe"]) for row in rows},
         "layer": {row["number"]: f"layer {layer_name(row)}" for row in rows},
+        "leaks": {
+            row["number"]: "without leaks" if row["without_leaks"] else "with leaks" for row in rows
+        },
     }
     asked = {row["layer_asked"] for row in rows}
     if len(asked) == 1 and asked <= {"best", "last", "mean"}:

@@ -186,6 +186,7 @@ def details(row: Row) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, row["seeds"]))),
         ("tracks", f"{row['n_train']} train, {row['n_val']} val, {row['n_test']} test"),
         *((cost.name, figure(cost.of(row))) for cost in COSTS if cost.of(row) is not None),
+        ("left out", "training tracks that leak" if row["without_leaks"] else ""),
         ("flags", "; ".join(row["flags"])),
         ("runs", ", ".join(map(str, row["run_ids"]))),
         ("store", row["store"]),
@@ -249,6 +250,8 @@ def _shared_flags(row: Row) -> tuple[str, ...]:
     flags += ["--probe", row["probe"]]
     for seed in row["seeds"]:
         flags += ["--seed", str(seed)]
+    if row["without_leaks"]:
+        flags.append("--drop-leaks")
     for name in ("max_segments", "fill", "derive"):
         if row["aggregation_options"].get(name) is not None:
             flags += [f"--{name.replace('_', '-')}", str(row["aggregation_options"][name])]
