@@ -129,7 +129,7 @@ def test_a_narrow_table_leaves_out_cost_before_it_folds_names_to_nothing():
     wide, narrow = table(cost, width=100), table(cost, width=72)
     assert "RSS GB" in wide[2]
     assert "extract s" not in narrow[2]
-    assert narrow[-1] == "too narrow for: extract s, RSS GB"
+    assert narrow[-1] == "too narrow for: extract s, RSS GB, probe s"
     assert not any(line.startswith("RSS GB:") for line in narrow)
     assert max(map(cell_len, narrow)) <= 72
     assert left_out({"seg": 6, "extract s": 11, "RSS GB": 8, "probe s": 9}, 26) == ["RSS GB"]

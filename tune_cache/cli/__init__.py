@@ -9,6 +9,7 @@ failed; 130 interrupted. Nothing heavy is imported before a verb runs.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -81,6 +82,8 @@ def main() -> None:
     """Run the command line and turn every error into a sentence and an exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Latin-1 has no ≡: escaped, it stops nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except _Interrupted:

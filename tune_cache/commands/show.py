@@ -40,6 +40,7 @@ __all__ = [
     "demo_report",
     "describe_dataset",
     "describe_store",
+    "encoding",
     "extract_report",
     "problems",
     "results",
@@ -51,15 +52,26 @@ __all__ = [
 ]
 
 FAILED_SHOWN = 10
+NARROWEST = 40
 
 
 def width() -> int:
-    """Columns of the terminal, or a fixed number where there is none."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 100
+    """Columns of the terminal, or what COLUMNS says, or a fixed number where there is neither."""
+    told = os.environ.get("COLUMNS", "")
+    if not sys.stdout.isatty():
+        return max(int(told), NARROWEST) if told.isdecimal() else 100
+    return max(shutil.get_terminal_size((80, 24)).columns, NARROWEST)
 
 
 def colour() -> bool:
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    """Whether to colour: on a terminal that can, unless NO_COLOR is set."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and sys.stdout.isatty()
+
+
+def encoding() -> str:
+    """Which characters stdout has."""
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def amount(n_bytes: int) -> str:
@@ -99,7 +111,7 @@ def results(
     rows = rows_of(runs)
     if form == "json":
         return json_table(rows, command=command, dataset=dataset, warnings=warnings)
-    return text_table(rows, width=width(), colour=colour())
+    return text_table(rows, width=width(), colour=colour(), encoding=encoding())
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, command: str, as_json: bool) -> str:

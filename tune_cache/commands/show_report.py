@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune_cache.commands.report import Report
-from tune_cache.commands.show import colour, warn, width
+from tune_cache.commands.show import colour, encoding, warn, width
 from tune_cache.commands.terminal import say
 from tune_cache.errors import printable
 from tune_cache.reports.paper import (
@@ -25,7 +25,8 @@ JUDGED = ("is_reference", "as_good", "difference", "difference_low", "difference
 def report_tables(report: Report, *, form: str) -> str:
     """Results in one of the five forms."""
     if form == "text":
-        return text_table(rows_of(report.runs), width=width(), colour=colour())
+        rows = rows_of(report.runs)
+        return text_table(rows, width=width(), colour=colour(), encoding=encoding())
     if form in ("latex", "markdown"):
         tables = []
         for task in report.tasks:

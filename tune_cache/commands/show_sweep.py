@@ -7,14 +7,15 @@ import time
 from collections.abc import Sequence
 
 from tune_cache.commands.compare import CompareReport
-from tune_cache.commands.show import amount, warn, width
-from tune_cache.commands.sweep import SweepReport
+from tune_cache.commands.show import amount, encoding, warn, width
+from tune_cache.commands.sweep import SweepReport, SweepTable
 from tune_cache.commands.sweep_stores import Grid
 from tune_cache.commands.terminal import say
 from tune_cache.errors import printable
 from tune_cache.reports.comparisons import compare_row, compare_text
 from tune_cache.reports.sweeps import sweep_rows, sweep_text
 from tune_cache.reports.tables import json_table
+from tune_cache.reports.text import Curve
 
 __all__ = ["CellProgress", "compare_report", "missing", "sweep_report"]
 
@@ -67,7 +68,22 @@ def sweep_report(report: SweepReport, *, as_json: bool) -> str:
         say(f"no result: {printable(line)}")
     n_new = report.n_cells - report.n_remembered - len(failed)
     say(f"{report.n_cells} cells: {report.n_remembered} known, {n_new} worked out")
-    return "\n\n".join(sweep_text(table, width=width()) for table in tables)
+    return "\n\n".join(
+        sweep_text(rows, width=width(), curves=_curves(table), encoding=encoding())
+        for rows, table in zip(tables, report.tables, strict=True)
+    )
+
+
+def _curves(table: SweepTable) -> list[Curve]:
+    """Scores over layers of the rows that looked for the best, the best row first."""
+    looked = [item for item in table.verdicts if item.entry.results[0].layer_asked == "best"]
+    looked.sort(key=lambda item: -item.entry.validation())
+    curves: list[Curve] = []
+    for item in looked:
+        entry, first = item.entry, item.entry.results[0]
+        name = f"seg {' = '.join(entry.segs)}, {' = '.join(entry.aggregations)}, {first.probe}"
+        curves.append((name, first.layer_curve))
+    return curves
 
 
 def compare_report(report: CompareReport, *, as_json: bool, n_tracks: int) -> str:

@@ -21,6 +21,7 @@ from tune_cache.reports.front import Candidate
 from tune_cache.reports.published import HARDWARE, LABELS, PublishedRow
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.runs import without_leaks
+from tune_cache.reports.tables import with_options
 from tune_cache.specs import canonical_json
 
 __all__ = ["candidates_of", "configuration_of", "published_candidates"]
@@ -113,10 +114,9 @@ def _candidate(runs: Sequence[SavedRun], sizes: Mapping[str, float]) -> Candidat
 def _name(runs: Sequence[SavedRun]) -> str:
     """A configuration in words, as short as it can be told apart."""
     result, context = runs[0].result, runs[0].context
-    options = ", ".join(f"{name}={value}" for name, value in result.aggregation_options.items())
+    aggregation = with_options(result.aggregation, result.aggregation_options)
     layers = "/".join(dict.fromkeys(run.result.layer for run in runs))
     found = f" ({result.layer_asked})" if result.layer_asked in ("best", "last") else ""
-    aggregation = f"{result.aggregation}({options})" if options else result.aggregation
     where = f"{context.encoder}, seg {context.seg}"
     name = f"{where}, {aggregation}, {result.probe}, layer {layers}{found}"
     return f"{name}, without leaks" if without_leaks(result) else name

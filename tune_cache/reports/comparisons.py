@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tune_cache.errors import printable
 from tune_cache.probes.compare import FEW_GROUPS, Comparison, TrackDifference
 from tune_cache.probes.result import Label
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.runs import without_leaks
 from tune_cache.reports.sweeps import ALPHA, TESTS, interval, number, p_value
 from tune_cache.reports.tables import with_options
-from tune_cache.reports.text import plain_table
+from tune_cache.reports.text import fitted_table, folded, plain_table
 
 __all__ = ["compare_row", "compare_text"]
 
@@ -106,7 +105,7 @@ def compare_text(rows: Sequence[dict[str, Any]], *, width: int) -> str:
     """Draw the table, what the sides are, and the tracks that differ."""
     first = rows[0]
     words = {"first": "A", "second": "B"}
-    table = plain_table(
+    table, absent = fitted_table(
         [
             {
                 "task": row["task"],
@@ -125,8 +124,10 @@ def compare_text(rows: Sequence[dict[str, Any]], *, width: int) -> str:
             for row in rows
         ],
         width=width,
-        firm=("A", "B", "A − B", "p", "n", "differ", "could show"),
+        firm=("A", "B", "A − B", "p", "better", "n", "differ", "could show"),
+        droppable=("differ", "n", "could show", "p", "A", "B"),
     )
+    drawn = {table}
     lines = [f"{first['dataset']}: A is {first['first']}, B is {first['second']}", table]
     tests = " or ".join(TESTS[name] for name in sorted({row["p_test"] for row in rows}))
     lines += [
@@ -134,14 +135,17 @@ def compare_text(rows: Sequence[dict[str, Any]], *, width: int) -> str:
         f"p: {tests}, Holm over {len(rows)} comparisons; * below {ALPHA}",
         f"equivalent: neither is worse by {first['margin']:g}, each with 95 % confidence",
         "could show: the smallest difference that n tracks would (power 0.8, one pair)",
+        *([f"too narrow for: {', '.join(absent)}"] if absent else []),
     ]
     if any(row["n_groups"] < FEW_GROUPS for row in rows):
         lines.append(f"fewer than {FEW_GROUPS} groups can show no equivalence")
     for row in rows:
         if row["metric"] == next(r["metric"] for r in rows if r["task"] == row["task"]):
             lines += [f"{row['task']}: A {row['first_is']}", f"{row['task']}: B {row['second_is']}"]
-            lines += _tracks(row, width)
-    return "\n".join(line if line is table else printable(line) for line in lines)
+            tracks = _tracks(row, width)
+            drawn |= set(tracks[1:])
+            lines += tracks
+    return "\n".join(line if line in drawn else folded(line, width=width) for line in lines)
 
 
 def _tracks(row: dict[str, Any], width: int) -> list[str]:

@@ -147,24 +147,32 @@ def cost_notes(rows: Sequence[Cost]) -> list[str]:
     return notes
 
 
-def left_out(widths: Mapping[str, int], width: int) -> list[str]:
-    """Choose columns of cost, from the right, without which the others fit.
+def left_out(
+    widths: Mapping[str, int], width: int, *, droppable: Sequence[str] = COST_COLUMNS[::-1]
+) -> list[str]:
+    """Choose columns without which the others fit, as few as that takes.
 
     Parameters
     ----------
     widths
         Of all columns by name, with the space between them.
+    droppable
+        Columns that may go, the first of them first; those of cost, from the right.
+
+    Returns
+    -------
+    in the order of ``widths``
 
     Examples
     --------
     >>> left_out({"seg": 6, "extract s": 11, "RSS GB": 8}, 20)
     ['RSS GB']
     """
-    names: list[str] = []
-    for name in reversed(COST_COLUMNS):
-        if name in widths and sum(widths.values()) - sum(widths[n] for n in names) > width:
-            names.insert(0, name)
-    return names
+    absent: set[str] = set()
+    for name in droppable:
+        if name in widths and sum(widths[n] for n in widths if n not in absent) > width:
+            absent.add(name)
+    return [name for name in widths if name in absent]
 
 
 def ledger_rows(cost: Cost) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from tune_cache.reports.cost import cost_cells, cost_notes
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.series import JudgedCell
 from tune_cache.reports.sweeps import number
-from tune_cache.reports.tables import rows_of
+from tune_cache.reports.tables import rows_of, with_options
 
 __all__ = ["PaperTable", "half_interval", "latex_tables", "markdown_tables", "paper_table"]
 
@@ -135,7 +135,9 @@ def _judged_row(item: JudgedCell) -> dict[str, Any]:
     return {
         **row,
         "seg": " = ".join([row["seg"], *row["same_seg"]]),
-        "agg": " = ".join([_with_options(row), *row["same_aggregation"]]),
+        "agg": " = ".join(
+            [with_options(row["aggregation"], row["aggregation_options"]), *row["same_aggregation"]]
+        ),
         "layer": f"{row['layer']} ({row['layer_asked']})" if found else row["layer"],
         "seed": ", ".join(map(str, row["seeds"])),
         "others": {
@@ -151,7 +153,7 @@ def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
     metric = row["metric"]
     return {
         **row,
-        "agg": _with_options(row),
+        "agg": with_options(row["aggregation"], row["aggregation_options"]),
         "seed": str(row["seed"]),
         "test": row[f"test_{metric}"],
         "test_low": row[f"test_{metric}_low"],
@@ -160,11 +162,6 @@ def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "others": {},
         "bold": False,
     }
-
-
-def _with_options(row: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{name}={value}" for name, value in row["aggregation_options"].items())
-    return f"{row['aggregation']}({options})" if options else str(row["aggregation"])
 
 
 def _plus_minus(row: Mapping[str, Any]) -> str:

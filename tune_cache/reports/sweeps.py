@@ -13,21 +13,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tune_cache.errors import printable
 from tune_cache.probes.compare import FEW_GROUPS, Comparison
 from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.verdicts import Verdict, smallest_difference
 from tune_cache.reports.cost import (
+    COST_COLUMNS,
     STAGE_TWO_COST,
     STAGE_TWO_SECONDS,
     cost_cells,
     cost_of,
-    left_out,
     probe_seconds,
 )
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.tables import with_options
-from tune_cache.reports.text import plain_table
+from tune_cache.reports.text import Curve, fitted_table, folded, layer_curves
 
 __all__ = [
     "ALPHA",
@@ -43,7 +42,8 @@ ALPHA = 0.05
 SAID_ONCE = ("probe", "layer", "n")
 TESTS = {"mcnemar": "McNemar's exact test", "permutation": "10,000 permutations by group"}
 NAMES = ("seg", "agg", "probe", "flags")  # folded where they are too wide
-NAME_WIDTH = 8
+# what may go where a table is too wide, the first first: costs and facts before findings
+DROPPABLE = (*COST_COLUMNS[::-1], "probe s", "n", "± seeds", "p", "val", "difference")
 
 
 def sweep_rows(
@@ -118,8 +118,23 @@ def _comparison_row(found: Comparison | None, p_holm: float) -> dict[str, Any]:
     }
 
 
-def sweep_text(rows: Sequence[dict[str, Any]], *, width: int) -> str:
-    """Draw one task's table, the best test score first."""
+def sweep_text(
+    rows: Sequence[dict[str, Any]],
+    *,
+    width: int,
+    curves: Sequence[Curve] = (),
+    encoding: str = "utf-8",
+) -> str:
+    """Draw one task's table, the best test score first, in lines of at most ``width`` columns.
+
+    Columns that do not fit are left out and named, names are folded.
+
+    Parameters
+    ----------
+    curves, encoding
+        Of scores over layers, and of the terminal, for
+        :func:`~tune_cache.reports.text.layer_curves`.
+    """
     shown = sorted(rows, key=lambda row: _last_if_undefined(row["test"]))
     first, metric = shown[0], shown[0]["metric"]
     flags = list(dict.fromkeys(flag for row in shown for flag in row["flags"]))
@@ -153,35 +168,22 @@ def sweep_text(rows: Sequence[dict[str, Any]], *, width: int) -> str:
     lines = [
         dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)
     ]
-    absent = _too_wide(columns, width)
-    lines = [{name: cell for name, cell in line.items() if name not in absent} for line in lines]
     firm = [name for name in columns if name not in NAMES]
+    table, absent = fitted_table(lines, width=width, firm=firm, droppable=DROPPABLE)
     warnings = dict.fromkeys(warning for row in shown for warning in row["warnings"])
     above = [
         f"{first['dataset']} · {first['task']}: {metric} on test [95 % interval]",
         "; ".join(said),
     ]
     below = [
-        *_notes(shown),
+        *_notes(shown, absent),
+        *layer_curves(curves, width=width, encoding=encoding),
         *([f"too narrow for: {', '.join(absent)}"] if absent else []),
         *(f"flag {mark}: {flag}" for mark, flag in enumerate(flags, start=1)),
         *(f"warning: {warning}" for warning in warnings),
     ]
-    table = plain_table(lines, width=width, firm=firm)
-    return "\n".join([*map(printable, above), table, *map(printable, below)])
-
-
-def _too_wide(columns: dict[str, list[str]], width: int) -> list[str]:
-    """Columns of cost that would take the room of names."""
-    widths = {
-        name: 2 + (NAME_WIDTH if name in NAMES else max(map(len, (name, *cells))))
-        for name, cells in columns.items()
-        if any(cells)
-    }
-    absent = left_out(widths, width + 2)
-    if sum(widths.values()) - sum(widths[name] for name in absent) > width + 2:
-        absent.append("probe s")
-    return absent
+    texts = [[folded(line, width=width) for line in lines] for lines in (above, below)]
+    return "\n".join([*texts[0], table, *texts[1]])
 
 
 def _comparison_cells(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -197,8 +199,8 @@ def _comparison_cells(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     }
 
 
-def _notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What the columns mean, and what n can show."""
+def _notes(rows: Sequence[dict[str, Any]], absent: Sequence[str]) -> list[str]:
+    """What the columns that are there mean, and what n can show."""
     notes = []
     row = rows[0]
     if len({text for text in (item["note"] for item in rows) if text}):
@@ -206,10 +208,13 @@ def _notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     compared = [item for item in rows if item["difference"] is not None]
     if compared:
         tests = " or ".join(TESTS[name] for name in sorted({item["p_test"] for item in compared}))
-        notes.append(
-            "difference: to the cell that validation chose, on common test tracks [95 % interval]"
-        )
-        notes.append(f"p: {tests}, Holm over {len(compared)} comparisons; * below {ALPHA}")
+        if "difference" not in absent:
+            notes.append(
+                "difference: to the cell that validation chose, on common test tracks "
+                "[95 % interval]"
+            )
+        if "p" not in absent:
+            notes.append(f"p: {tests}, Holm over {len(compared)} comparisons; * below {ALPHA}")
         notes.append(
             f"good: loses less than {row['margin']:g}, with 95 % confidence"
             + (

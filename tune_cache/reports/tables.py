@@ -25,6 +25,7 @@ from typing import Any
 from tune_cache.errors import printable
 from tune_cache.probes.result import without_nan
 from tune_cache.reports.cost import (
+    COST_COLUMNS,
     STAGE_TWO_COST,
     cost_cells,
     cost_notes,
@@ -33,6 +34,7 @@ from tune_cache.reports.cost import (
     probe_seconds,
 )
 from tune_cache.reports.results import SavedRun
+from tune_cache.reports.text import NAME_WIDTH, Curve, folded, layer_curves
 
 __all__ = [
     "csv_table",
@@ -47,7 +49,9 @@ Row = Mapping[str, Any]
 JSON_SCHEMA = 1
 SAID_ONCE = ("encoder", "probe", "n", "seed")  # if the same in all rows
 FOLDED = ("encoder", "seg", "agg", "probe", "layer", "flags")
-NAME_WIDTH = 8  # that a folded name still needs to be read
+# what may go where a table is too wide, the first first; other metrics before these
+DROPPABLE = (*COST_COLUMNS[::-1], "probe s")
+LAST_DROPPABLE = ("seed", "n", "val")
 PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 RUNS_IN_A_SPREADSHEET = tuple("=+-@＝＋－＠")
 
@@ -86,6 +90,7 @@ def rows_of(runs: Iterable[SavedRun]) -> list[dict[str, Any]]:
             "n_features": result.n_features,
             "share_one_segment": result.share_one_segment,
         }
+        row["layer_curve"] = [[layer, score] for layer, score in result.layer_curve]
         row |= {f"seconds_{name}": value for name, value in result.seconds.items()}
         row |= {name: result.cost.get(name) for name in STAGE_TWO_COST}
         row |= {
@@ -115,6 +120,8 @@ class _Block:
     header: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    others: tuple[str, ...] = ()  # metrics beside the one that choices were made by
+    curves: tuple[Curve, ...] = ()
 
 
 def _blocks(rows: Sequence[Row]) -> list[_Block]:
@@ -133,7 +140,8 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
             "layer": [_layer(row) for row in some],
             metric: [_interval(row, f"test_{metric}") for row in some],
         }
-        for name in _other_metrics(some, metric):
+        others = _other_metrics(some, metric)
+        for name in others:
             columns[name] = [_number(row.get(f"test_{name}")) for row in some]
         columns |= {
             "val": [_number(row.get(f"val_{metric}")) for row in some],
@@ -161,6 +169,8 @@ def _blocks(rows: Sequence[Row]) -> list[_Block]:
                     *cost_notes(some),
                     *(f"warning: {warning}" for warning in warnings),
                 ),
+                others=tuple(others),
+                curves=tuple(_curve(row, columns) for row in some),
             )
         )
     return blocks
@@ -199,14 +209,15 @@ def _other_metrics(rows: Sequence[Row], metric: str) -> list[str]:
 
 
 def _fitting(block: _Block, width: int) -> _Block:
-    """Leave out columns of cost where they take the room of names, and say so."""
+    """Leave out columns where they take the room of names, and say so."""
     from rich.cells import cell_len
 
     widths = {}
     for name, *cells in zip(block.header, *block.cells, strict=True):
         widest = max(map(cell_len, (name, *cells)))
         widths[name] = 2 + (min(widest, NAME_WIDTH) if name in FOLDED else widest)
-    absent = left_out(widths, width + 2)
+    droppable = (*DROPPABLE, *block.others[::-1], *LAST_DROPPABLE)
+    absent = left_out(widths, width + 2, droppable=droppable)
     if not absent:
         return block
     about = tuple(f"{name}:" for name in absent)
@@ -222,11 +233,31 @@ def _fitting(block: _Block, width: int) -> _Block:
     )
 
 
-def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) -> str:
+def _curve(row: Row, columns: Mapping[str, Any]) -> Curve:
+    """Scores over layers, and what tells the row from others."""
+    names = {
+        "encoder": row["encoder"],
+        "seg": f"seg {row['seg']}",
+        "agg": with_options(row["aggregation"], row["aggregation_options"]),
+    }
+    names |= {"probe": row["probe"], "seed": f"seed {row['seed']}"}
+    told = [str(text) for name, text in names.items() if name in columns]
+    return ", ".join(told), row["layer_curve"]
+
+
+def text_table(
+    rows: Sequence[Row], *, width: int = 80, colour: bool = False, encoding: str = "utf-8"
+) -> str:
     """Draw a table a task for a terminal of ``width`` columns.
 
-    Names that are too wide are folded; numbers never are. Columns of cost are
-    left out, and named below, where they would leave no room for names.
+    Names that are too wide are folded; numbers never are. Columns of cost, then
+    other metrics, are left out and named below where they would leave no room for
+    names. Below stand scores over layers, where a probe looked at several.
+
+    Parameters
+    ----------
+    encoding
+        Of the terminal: whether it has the characters for these curves.
     """
     from rich.console import Console
     from rich.table import Table
@@ -257,8 +288,9 @@ def text_table(rows: Sequence[Row], *, width: int = 80, colour: bool = False) ->
         for cells in block.cells:
             table.add_row(*(Text(printable(cell)) for cell in cells))
         console.print(table)
-        for note in block.notes:
-            console.print(Text(printable(note)))
+        curves = layer_curves(block.curves, width=width, encoding=encoding)
+        for note in (*block.notes, *curves):
+            console.print(Text(folded(note, width=width)))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
