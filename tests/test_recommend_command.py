@@ -79,8 +79,10 @@ def test_few_shot_results_and_notes_are_told(home, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "message", "remedy"),
     [
-        (["--task", "no"], 1, "no results of 'small' for task 'no'", "tune sweep"),
-        (["--encoder", "no"], 1, "with encoder 'no'", "tune sweep"),
+        (["--task", "no"], 1, "for task 'no'; there are those of task 'kind'", "tune sweep"),
+        (["--encoder", "no"], 1, "encoder 'no'; there are those of encoder 'mel'", "tune sweep"),
+        (["--max-bytes", "lots"], 2, "room on disk is 'lots'", "500MiB"),
+        (["--max-bytes", "0"], 2, "budget of room on disk is 0", "leave it out"),
         (["--max-memory", "4 loaves"], 2, "memory is '4 loaves'", "4GB"),
         (["--max-seconds-per-hour", "-1"], 2, "expected a positive number", "leave it out"),
         (["--margin", "0"], 2, "margin is 0.0", "0.02"),

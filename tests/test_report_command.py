@@ -113,6 +113,21 @@ def test_a_report_without_figures_never_loads_matplotlib(home):
     assert "matplotlib" not in modules_after(code, str(home))
 
 
+def test_characters_that_a_terminal_lacks_are_escaped_and_stop_nothing(home, monkeypatch):
+    import contextlib
+
+    from tune_cache.cli import main
+
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.chdir(home)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["tune", "report", "--format", "latex", "--cache-dir", "cache"])
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main()
+    out.flush()
+    assert b"toprule" in out.buffer.getvalue()
+
+
 def test_the_function_returns_files_and_cells(home, tmp_path, monkeypatch):
     monkeypatch.chdir(home)
     found = tune_cache.report(

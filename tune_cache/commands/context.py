@@ -129,8 +129,8 @@ def lengths(values: Sequence[Any]) -> tuple[Length, ...]:
     return tuple(parse_seg(str(value)) for value in values)
 
 
-def parse_bytes(value: str | int | None) -> int | None:
-    """Read an amount of memory.
+def parse_bytes(value: str | int | None, *, what: str = "memory") -> int | None:
+    """Read an amount of memory, or of what an error shall say.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def parse_bytes(value: str | int | None) -> int | None:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", value)
     unit = match[2].upper() if match else "?"
     if match is None or unit not in UNITS:
-        raise UsageError(f"memory is {value!r}, expected a size", hint="for example 4GB or 500MiB")
+        raise UsageError(f"{what} is {value!r}, expected a size", hint="for example 4GB or 500MiB")
     return int(float(match[1]) * UNITS[unit])
 
 

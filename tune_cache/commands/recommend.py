@@ -90,36 +90,38 @@ def recommend(
         memory_bytes=parse_bytes(max_memory),
         memory_kind=memory_kind or "",
         seconds=max_seconds_per_hour,
-        disk_bytes=parse_bytes(max_bytes),
+        disk_bytes=parse_bytes(max_bytes, what="room on disk"),
     )
     chosen = context.setting("margin", margin, MARGIN)
     rules = _Rules(rule=rule, margin=float(chosen), share=share)
     if published:
         return _published(dataset, several(task), budget, rules)
     name = context.dataset(dataset).name
-    runs = [
-        run
-        for run in newest_runs(context.layout.results_db, name)
-        if (not task or run.result.task in several(task)) and encoder in (None, run.context.encoder)
-    ]
-    tasks = list(dict.fromkeys(run.result.task for run in runs))
-    absent = [wanted for wanted in several(task) if wanted not in tasks]
-    if absent or not runs:
+    saved = newest_runs(context.layout.results_db, name)
+    mine = [run for run in saved if encoder in (None, run.context.encoder)]
+    tasks = dict.fromkeys(run.result.task for run in mine)
+    wanted = several(task) or tuple(tasks)
+    absent = [item for item in wanted if item not in tasks]
+    if absent or not mine:
+        there = [f"task {item!r}" for item in tasks]
+        there = there or [f"encoder {item!r}" for item in {run.context.encoder for run in saved}]
         raise StoreNotFoundError(
             f"no results of {name!r}"
             + (f" for task {absent[0]!r}" if absent else "")
-            + (f" with encoder {encoder!r}" if encoder else ""),
+            + (f" with encoder {encoder!r}" if encoder else "")
+            + (f"; there are those of {', '.join(sorted(there))}" if there else ""),
             hint=f"`tune sweep {name if dataset is None else dataset}` makes them; "
             "`tune report` shows those there are",
         )
+    runs = [run for run in mine if run.result.task in wanted]
     sizes = store_sizes(context.layout, runs)
     return Recommendation(
         dataset=name,
         advice={
-            wanted: _advice(
-                [run for run in runs if run.result.task == wanted], sizes, budget, rules, context
+            item: _advice(
+                [run for run in runs if run.result.task == item], sizes, budget, rules, context
             )
-            for wanted in tasks
+            for item in wanted
         },
         warnings=tuple(_left_out(runs)),
     )

@@ -47,8 +47,12 @@ class Budget:
                 f"kind of memory is {self.memory_kind!r}, expected vram or rss",
                 hint="vram is a GPU's, rss that of the encoding process",
             )
-        for name in ("memory_bytes", "seconds", "disk_bytes"):
-            limit = getattr(self, name)
+        limits = {
+            "memory": self.memory_bytes,
+            "seconds": self.seconds,
+            "room on disk": self.disk_bytes,
+        }
+        for name, limit in limits.items():
             if limit is not None and not 0 < limit < math.inf:
                 raise UsageError(
                     f"budget of {name} is {limit!r}, expected a positive number",

@@ -16,6 +16,7 @@ from typing import Any
 
 from tune_cache.probes.sweep import merge_aggregations
 from tune_cache.probes.verdicts import Verdict
+from tune_cache.reports.cost import costs_of
 from tune_cache.reports.page.model import StoreFacts, TaskResults
 from tune_cache.reports.runs import SavedRun, without_leaks
 from tune_cache.reports.sweeps import sweep_rows
@@ -61,7 +62,7 @@ COSTS = (
         "stage one, s per hour of audio",
         "s per hour",
         "s/h",
-        "loading, waiting for decoders, encoding and writing, for each hour of audio",
+        "waiting for decoders, encoding and writing, for each hour of audio; loading is apart",
         lambda row: row["seconds_per_hour"],
     ),
     Cost(
@@ -160,21 +161,13 @@ def _added(
         "others": others,
         "other_spans": spans,
         "probe_seconds": mean(seconds) if any(seconds) else None,
-        "seconds_per_hour": _per_hour(context.cost),
+        "seconds_per_hour": costs_of(context.cost).seconds,
         "store_bytes": store.n_bytes if store is not None else None,
         "spec_key": context.spec_key,
         "content_digest": context.content_digest,
         "created": runs[0].created,
         "is_whole_track": first.share_one_segment >= 1.0 and context.seg != "full",
     }
-
-
-def _per_hour(cost: Mapping[str, Any]) -> float | None:
-    """Seconds of stage one for an hour of what it encoded."""
-    spent, audio = cost.get("stage_one_seconds"), cost.get("audio_seconds")
-    if not isinstance(spent, int | float) or not isinstance(audio, int | float) or audio <= 0:
-        return None
-    return spent / audio * 3600
 
 
 def encoder_name(row: Row) -> str:
