@@ -57,6 +57,11 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         repeats = 20
         max-segments = 12
         fill = "mean"
+        pretrain-epochs = 20
+        pretrain-on = "more"
+        finetune = true
+        positions = "learned"
+        readout = "cls"
         strict = true
         drop-leaks = false
         preset = "tune-paper"
@@ -111,6 +116,11 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         "repeats": 20,
         "max_segments": 12,
         "fill": "mean",
+        "pretrain_epochs": 20,
+        "pretrain_on": "more",
+        "finetune": True,
+        "positions": "learned",
+        "readout": "cls",
         "strict": True,
         "drop_leaks": False,
         "preset": "tune-paper",

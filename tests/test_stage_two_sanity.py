@@ -50,7 +50,8 @@ def labels_of(rng, kind, n):
 TASKS = {"multiclass": GENRE, "multilabel": TAGS, "regression": EMOTION}
 
 
-def shuffled_score(seed, kind, aggregation, probe, n=(24, 16, 40)):
+def shuffled_world(seed, kind, aggregation="mean", n=(24, 16, 40)):
+    """Labels without order beside vectors without meaning."""
     rng = np.random.default_rng(seed)
     task = TASKS[kind]
     labels = {split: labels_of(rng, kind, k) for split, k in zip(SPLITS, n, strict=True)}
@@ -66,6 +67,11 @@ def shuffled_score(seed, kind, aggregation, probe, n=(24, 16, 40)):
     features = noise((1, 4))
     if aggregation in MULTISCALE:
         features = joined([features, noise((1, 2))])
+    return data, features
+
+
+def shuffled_score(seed, kind, aggregation, probe):
+    data, features = shuffled_world(seed, kind, aggregation)
     return test_score(data, features, aggregation=aggregation, probe=probe)
 
 

@@ -29,16 +29,19 @@ from tune_cache.probes.sweep import (
     task_digest,
 )
 from tune_cache.probes.tasks import load_task
+from tune_cache.probes.unlabelled import Training, UnlabelledStore
 from tune_cache.segments import segment_spec
 
 
 def test_aggregations_merge_only_where_no_track_has_two_segments():
-    names = ["concat", "mean", "max", "std", "mean+std", "mean+max"]
+    names = ["concat", "mean", "max", "std", "mean+std", "mean+max", "transformer", "attention"]
     assert merge_aggregations(names, one_segment=False) == [(name,) for name in names]
     assert merge_aggregations(names, one_segment=True) == [
         ("concat", "mean", "max", "mean+std"),
         ("std",),
         ("mean+max",),
+        ("transformer",),
+        ("attention",),
     ]
     assert merge_aggregations(["mean", "mean"], one_segment=False) == [("mean",)]
 
@@ -122,6 +125,16 @@ SOURCE = Source(stores=(Path("a"),), task="t")
 CELL = Cell(source=SOURCE, aggregation="mean", probe="ridge", layer="last", seed=1)
 
 
+OTHER = UnlabelledStore(
+    name="more",
+    path=Path("m"),
+    content_digest="00",
+    track_ids=("a", "b"),
+    groups=("a", "b"),
+    n_left_out=0,
+)
+
+
 def key_of(cell=CELL, **changed):
     return cell_key(cell, **{"spec_key": "s", "content_digest": "c", "task": "d", **changed})
 
@@ -138,7 +151,14 @@ def test_a_key_depends_on_every_setting_and_input_and_not_on_where_the_store_lie
         "seed": 2,
         "shots": 5,
         "repeats": 20,
+        "training": Training(source=OTHER),
     }
+    kept = dataclasses.replace(CELL, training=Training(folder=Path("c"), exactly=Path("d")))
+    assert key_of(kept) == same
+    fewer = dataclasses.replace(OTHER, track_ids=("a",), groups=("a",))
+    assert key_of(dataclasses.replace(CELL, training=Training(source=fewer))) != key_of(
+        dataclasses.replace(CELL, training=Training(source=OTHER))
+    )
     of_source = {"task": "u", "derive": 30.0, "leaks": ("2 of 9 tracks",)}
     assert changes.keys() == {field.name for field in dataclasses.fields(Cell)} - {"source"}
     # content_digest stands for stores, the digest of the task for what is left out
@@ -197,11 +217,9 @@ def test_a_probe_is_one_cell_however_it_is_spelled_and_only_where_it_can_learn()
         probes_for(["logistic"], "regression")
 
 
-def test_a_preset_says_what_does_not_exist_yet():
+def test_a_preset_is_the_study_s_grid():
     study = PRESETS["tune-paper"]
-    assert study.aggregations(("mean", "max", "concat")) == ("concat", "mean", "max")
-    assert study.left_out(("mean", "max", "concat")) == ("transformer",)
-    assert study.left_out(("mean", "max", "concat", "transformer")) == ()
+    assert study.agg == ("concat", "mean", "max", "transformer")
     assert study.seg == (10.0, 30.0, 60.0, "full")
     assert study.layer == ("last",)
     with pytest.raises(UsageError, match="'tune', expected one of tune-paper"):

@@ -421,9 +421,12 @@ def test_a_preset_is_a_grid_that_flags_overrule(world):
     report = again(world, preset="tune-paper", agg=(), layer=(), seg=())
     (table, _) = report.tables
     assert {v.entry.segs for v in table.verdicts} == {("10", "30", "60", "full")}
-    assert {v.entry.aggregations for v in table.verdicts} == {("concat", "mean", "max")}
+    aggregations = {v.entry.aggregations for v in table.verdicts}
+    assert aggregations == {("concat", "mean", "max"), ("transformer",)}
     assert {r.layer_asked for v in table.verdicts for r in v.entry.results} == {"last"}
-    assert any("aggregation transformer is left out" in text for text in report.warnings)
+    (alone,) = [v for v in table.verdicts if v.entry.aggregations == ("transformer",)]
+    flags = alone.entry.results[0].flags
+    assert any("the transformer maps one vector" in text for text in flags)
     report = again(world, preset="tune-paper", agg=(), layer="0", seg=1)
     assert {v.entry.segs for v in report.tables[0].verdicts} == {("1",)}
     assert {r.layer for v in report.tables[0].verdicts for r in v.entry.results} == {"0"}

@@ -57,6 +57,10 @@ class TrackAggregation(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         """Share of the output that is padding, for tracks of these numbers of segments."""
         return 0.0
 
+    def flags(self, lengths: Array) -> Sequence[str]:
+        """What else these numbers of segments mean for the reading of a score."""
+        return ()
+
     def check_options(self) -> None:
         """Refuse constructor arguments that have no meaning; ``fit`` does, too."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tune_cache.cache.ragged import Ragged
 
-__all__ = ["Concat", "scale_of"]
+__all__ = ["Concat", "scale_of", "statistics_of"]
 
 MAX_BYTES = 2**31
 
@@ -137,3 +137,10 @@ def scale_of(values: Array, mean: Array) -> Array:
         squares += np.square(values[start : start + 4096] - mean).sum(axis=0)
     scale = np.sqrt(squares / len(values))
     return np.where(scale > 1e-6 * np.abs(mean), scale, 1.0)
+
+
+def statistics_of(values: Array) -> tuple[Array, Array]:
+    """Mean and spread of every column, of every layer if there are several: axis 0 goes."""
+    flat = values.reshape(len(values), -1)
+    mean = flat.mean(axis=0, dtype=np.float64)
+    return mean.reshape(values.shape[1:]), scale_of(flat, mean).reshape(values.shape[1:])

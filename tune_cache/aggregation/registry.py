@@ -4,7 +4,8 @@ Conventions
 -----------
 A name is data: what follows it in a table, a file or a command is the same
 text. Statistics may be joined, as ``mean+max``; ``multiscale-…`` takes several
-segment lengths at once. Modules are imported when their name is asked for.
+segment lengths at once. Modules are imported when their name is asked for; those
+of :data:`TRAINED` need torch.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from tune_cache.errors import UsageError, first_few
 if TYPE_CHECKING:
     from tune_cache.aggregation.base import TrackAggregation
 
-__all__ = ["AGGREGATIONS", "MULTISCALE", "make_aggregation"]
+__all__ = ["AGGREGATIONS", "MULTISCALE", "TRAINED", "make_aggregation"]
 
 STATISTICS = ("mean", "mean-duration", "median", "max", "min", "std", "first", "middle")
 AGGREGATIONS = (*STATISTICS, "mean+std", "concat")
 MULTISCALE = ("multiscale-mean", "multiscale-concat")
+TRAINED = ("transformer", "attention")
 
 
 def make_aggregation(name: str, **options: Any) -> TrackAggregation:
@@ -30,7 +32,8 @@ def make_aggregation(name: str, **options: Any) -> TrackAggregation:
     Parameters
     ----------
     name
-        One of :data:`AGGREGATIONS` or :data:`MULTISCALE`, or statistics joined by ``+``.
+        One of :data:`AGGREGATIONS`, :data:`MULTISCALE` or :data:`TRAINED`, or statistics
+        joined by ``+``.
     options
         Constructor arguments, as ``max_segments=5`` of ``concat``.
 
@@ -49,13 +52,21 @@ def make_aggregation(name: str, **options: Any) -> TrackAggregation:
         from tune_cache.aggregation.scales import MultiScale
 
         made, fixed = MultiScale("mean" if name == MULTISCALE[0] else "concat"), {"combine"}
+    elif name == "transformer":
+        from tune_cache.aggregation.transformer import Transformer
+
+        made = Transformer()
+    elif name == "attention":
+        from tune_cache.aggregation.attention import Attention
+
+        made = Attention()
     elif set(name.split("+")) <= set(STATISTICS):
         from tune_cache.aggregation.pooling import Pooling
 
         made, fixed = Pooling(name), {"statistics"}
         _ = made.sees_length  # the same statistic twice is an error of the name
     else:
-        known = (*AGGREGATIONS, *MULTISCALE)
+        known = (*AGGREGATIONS, *MULTISCALE, *TRAINED)
         near = difflib.get_close_matches(name, known, n=1)
         raise UsageError(
             f"aggregation is {name!r}, expected one of " + ", ".join(known),

@@ -65,6 +65,11 @@ class Layout:
         return self.v1 / "comparisons"
 
     @property
+    def aggregators(self) -> Path:
+        """Weights of trained aggregations, one file each, named by what shaped them."""
+        return self.v1 / "aggregators"
+
+    @property
     def datasets(self) -> Path:
         """Datasets that the tool renders itself (the demo)."""
         return self.v1 / "datasets"

@@ -70,7 +70,10 @@ Shots = Annotated[
 ]
 Repeats = Annotated[int | None, typer.Option(help="Draws of --shots; 10.", show_default=False)]
 MaxSegments = Annotated[
-    int | None, typer.Option(help="Segments that concat keeps of a track.", show_default=False)
+    int | None,
+    typer.Option(
+        help="Segments of a track that concat, or what is trained, keeps.", show_default=False
+    ),
 ]
 Fill = Annotated[
     str | None,
@@ -83,6 +86,37 @@ Fill = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse splits that leak.")]
 DropLeaks = Annotated[
     bool, typer.Option("--drop-leaks", help="Learn without tracks that leak into test.")
+]
+PretrainEpochs = Annotated[
+    int | None,
+    typer.Option(
+        help="Of masked modelling, for transformer; 1; several stop early.",
+        min=0,
+        show_default=False,
+    ),
+]
+PretrainOn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATASET",
+        help="Pre-train transformer on another collection's store.",
+        show_default=False,
+    ),
+]
+Finetune = Annotated[
+    bool, typer.Option("--finetune", help="Train transformer together with the head.")
+]
+Positions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="learned|sinusoidal|none",
+        help="Of transformer (learned), attention (none).",
+        show_default=False,
+    ),
+]
+ReadOut = Annotated[
+    str | None,
+    typer.Option(metavar="cls|mean", help="What transformer gives; cls.", show_default=False),
 ]
 
 

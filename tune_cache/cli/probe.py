@@ -16,8 +16,13 @@ from tune_cache.cli.options import (
     DropLeaks,
     EncoderName,
     Fill,
+    Finetune,
     MaxSegments,
     Outside,
+    Positions,
+    PretrainEpochs,
+    PretrainOn,
+    ReadOut,
     Repeats,
     Segments,
     Shots,
@@ -30,11 +35,13 @@ __all__ = ["probe"]
 
 AGGREGATIONS = (
     "mean, mean-duration, median, max, min, std, first, middle, joined by + as mean+std; concat; "
-    "multiscale-mean, multiscale-concat over all --seg; repeatable."
+    "multiscale-mean, multiscale-concat over all --seg; trained: transformer, attention; "
+    "repeatable."
 )
 PROBES = (
     "auto, logistic, ridge, svm, knn, centroid, or a scikit-learn estimator as "
-    "'sklearn.svm.SVC(C={0.1, 1})'; repeatable."
+    "'sklearn.svm.SVC(C={0.1, 1})'; trained with an aggregation or mix: linear (auto), mlp; "
+    "repeatable."
 )
 
 
@@ -45,7 +52,7 @@ def probe(
     ] = None,
     task: TaskNames = None,
     layer: Annotated[
-        list[str] | None, typer.Option(metavar="N|last|mean|best|all", help="best; repeatable.")
+        list[str] | None, typer.Option(metavar="N|last|mean|mix|best|all", help="best; repeatable.")
     ] = None,
     probe: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help=PROBES, show_default=False)
@@ -61,6 +68,23 @@ def probe(
     ] = None,
     max_segments: MaxSegments = None,
     fill: Fill = None,
+    pretrain_epochs: PretrainEpochs = None,
+    pretrain_on: PretrainOn = None,
+    finetune: Finetune = False,
+    positions: Positions = None,
+    readout: ReadOut = None,
+    aggregator: Annotated[
+        Path | None,
+        typer.Option(help="Exactly these trained weights, or an error.", show_default=False),
+    ] = None,
+    attention_out: Annotated[
+        Path | None,
+        typer.Option(help="CSV of the weights attention gives segments.", show_default=False),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where aggregations are trained: auto, cpu, cuda.", show_default=False),
+    ] = None,
     strict: Strict = False,
     drop_leaks: DropLeaks = False,
     confusion: Annotated[
@@ -74,7 +98,7 @@ def probe(
     """Fit light probes on stored vectors (stage two)."""
     from tune_cache.commands.probe import probe as run
     from tune_cache.commands.show import results, started, warn
-    from tune_cache.commands.show_probe import confusions, grids
+    from tune_cache.commands.show_probe import confusions, grids, trainings
     from tune_cache.commands.terminal import say
 
     found = run(
@@ -92,6 +116,14 @@ def probe(
         store=store,
         max_segments=max_segments,
         fill=fill,
+        pretrain_epochs=pretrain_epochs,
+        pretrain_on=pretrain_on,
+        finetune=finetune,
+        positions=positions,
+        readout=readout,
+        aggregator=aggregator,
+        attention_out=attention_out,
+        device=device,
         strict=strict,
         drop_leaks=drop_leaks,
         data_root=data_root,
@@ -100,7 +132,7 @@ def probe(
         on_start=started,
     )
     warn(found.warnings)
-    for line in grids(found.runs):
+    for line in [*grids(found.runs), *trainings(found.runs)]:
         say(line)
     text = results(
         found.runs,

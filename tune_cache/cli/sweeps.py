@@ -17,8 +17,13 @@ from tune_cache.cli.options import (
     DropLeaks,
     EncoderName,
     Fill,
+    Finetune,
     MaxSegments,
     Outside,
+    Positions,
+    PretrainEpochs,
+    PretrainOn,
+    ReadOut,
     Repeats,
     Segments,
     Shots,
@@ -38,7 +43,7 @@ Aggregations = Annotated[
 ]
 Layers = Annotated[
     list[str] | None,
-    typer.Option(metavar="N|last|mean|best|all", help="Layer; repeatable.", show_default=False),
+    typer.Option(metavar="N|last|mean|mix|best|all", help="Layer; repeatable.", show_default=False),
 ]
 Probes = Annotated[list[str] | None, typer.Option(help="Probe; repeatable.", show_default=False)]
 Seeds = Annotated[list[int] | None, typer.Option(help="Seed; repeatable.", show_default=False)]
@@ -75,6 +80,11 @@ def sweep(
     margin: Margin = None,
     max_segments: MaxSegments = None,
     fill: Fill = None,
+    pretrain_epochs: PretrainEpochs = None,
+    pretrain_on: PretrainOn = None,
+    finetune: Finetune = False,
+    positions: Positions = None,
+    readout: ReadOut = None,
     derive: Derive = None,
     shots: Shots = None,
     repeats: Repeats = None,
@@ -109,6 +119,11 @@ def sweep(
             margin=margin,
             max_segments=max_segments,
             fill=fill,
+            pretrain_epochs=pretrain_epochs,
+            pretrain_on=pretrain_on,
+            finetune=finetune,
+            positions=positions,
+            readout=readout,
             derive=derive or (),
             shots=shots or (),
             repeats=repeats,

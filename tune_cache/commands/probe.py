@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from tune_cache.commands.context import Length, lengths, open_context, several
 from tune_cache.commands.probe_settings import aggregation_options, on_leaks
 from tune_cache.commands.probe_stores import context_of, stores_to_probe
+from tune_cache.commands.training import training_of, write_weights
 from tune_cache.datasets.base import Dataset
 from tune_cache.errors import StoreError, TaskError
 from tune_cache.probes.evaluate import N_REPEATS
@@ -55,6 +57,14 @@ def probe(
     store: Path | None = None,
     max_segments: int | None = None,
     fill: str | None = None,
+    pretrain_epochs: int | None = None,
+    pretrain_on: str | None = None,
+    finetune: bool = False,
+    positions: str | None = None,
+    readout: str | None = None,
+    aggregator: Path | None = None,
+    attention_out: Path | None = None,
+    device: str | None = None,
     derive: float | Sequence[float] = (),
     shots: int | Sequence[int] = (),
     repeats: int | None = None,
@@ -78,7 +88,8 @@ def probe(
         Aggregations of segments to tracks; ``mean`` if empty. ``multiscale-…``
         takes all segment lengths at once, the others each length by itself.
     layer
-        Indices, ``last``, ``mean``, ``best`` or ``all``; ``best`` if empty.
+        Indices, ``last``, ``mean``, ``mix`` (learnt weights), ``best`` or ``all``;
+        ``best`` if empty.
     probe
         ``auto``, one of :data:`~tune_cache.probes.models.PROBES`, or a
         scikit-learn estimator by its dotted path.
@@ -91,6 +102,16 @@ def probe(
     max_segments, fill
         Segments that concat keeps of each track, and how it fills up those that
         have fewer: ``draw``, ``mean`` or ``zero``.
+    pretrain_epochs, pretrain_on, finetune, positions, readout
+        Of a transformer: passes of masked modelling (1 if None), another dataset to
+        make them over, training together with a head, ``learned`` or ``sinusoidal``
+        or no positions (of attention too), and ``cls`` or ``mean``.
+    aggregator
+        Exactly these trained weights; nothing is trained.
+    attention_out
+        CSV file for the weights that attention gives segments.
+    device
+        Where training runs: ``auto``, ``cpu`` or ``cuda``.
     derive
         Lengths in seconds: runs of shorter segments are averaged to segments of
         this length, a row of its own beside the stored one.
@@ -126,7 +147,19 @@ def probe(
         "max_segments": choose("max_segments", max_segments),
         "fill": choose("fill", fill),
     }
-    options = aggregation_options(aggregations, of_concat)
+    training = training_of(
+        context,
+        loaded,
+        aggregations,
+        aggregator=aggregator,
+        device=device,
+        pretrain_on=pretrain_on,
+        pretrain_epochs=pretrain_epochs,
+        finetune=finetune or None,
+        positions=positions,
+        readout=readout,
+    )
+    options = aggregation_options(aggregations, {**of_concat, **training.options})
     derives = choose("derive", several(derive), ())
     stores, warnings = stores_to_probe(
         context,
@@ -175,6 +208,7 @@ def probe(
                     seed=number,
                     shots=few,
                     repeats=draws,
+                    training=training.of(aggregation, loader.stores(source)),
                 )
             )
             for result in results:
@@ -183,13 +217,17 @@ def probe(
                 runs.append(run)
                 if on_result is not None:
                     on_result(run)
+    if attention_out is not None:
+        write_weights(attention_out, runs)
     return ProbeReport(dataset=loaded, runs=tuple(runs), warnings=tuple(warnings))
 
 
 def _saved(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun, str]:
     """Save a result; where that fails it is still shown, with the reason."""
     try:
-        return load_run(path, save_result(path, result, where)), ""
+        run = load_run(path, save_result(path, result, where))
+        kept = dataclasses.replace(run.result, segment_weights=result.segment_weights)
+        return dataclasses.replace(run, result=kept), ""
     except (StoreError, OSError) as error:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         run = SavedRun(run_id=0, created=created, context=where, result=result)

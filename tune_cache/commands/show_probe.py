@@ -9,7 +9,7 @@ from tune_cache.errors import printable
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.text import plain_table
 
-__all__ = ["confusions", "grids"]
+__all__ = ["confusions", "grids", "trainings"]
 
 
 def grids(runs: Iterable[SavedRun]) -> list[str]:
@@ -37,6 +37,52 @@ def _grid(grid: Sequence[Mapping[str, Any]]) -> str:
             text = f"{value:g}" if isinstance(value, float) else str(value)
             values.setdefault(name, {})[text] = None
     return "; ".join(f"{name} in {', '.join(found)}" for name, found in values.items())
+
+
+def trainings(runs: Iterable[SavedRun]) -> list[str]:
+    """Say once what the training of each aggregation or layer mix did."""
+    lines: dict[str, None] = {}
+    for run in runs:
+        result = run.result
+        if result.trained:
+            place = f"{result.aggregation}, seg {run.context.seg}, layer {result.layer}"
+            lines[f"{place}, seed {result.seed}: {trained_text(result.trained)}"] = None
+    return [printable(line) for line in lines]
+
+
+def trained_text(facts: Mapping[str, Any]) -> str:
+    """Steps of a training in words.
+
+    Examples
+    --------
+    >>> print(trained_text({"pretraining": {"steps": 8, "epochs": 1, "tracks": 4, "heads": 8}}))
+    pre-trained by 8 steps (1 epoch, 4 tracks, 8 heads)
+    """
+    parts = []
+    before = facts.get("pretraining")
+    if before:
+        parts.append(f"pre-trained by {_steps(before)}")
+    if "steps" in facts:
+        parts.append(f"trained with its head by {_steps(facts)}")
+    if "layer_weights" in facts:
+        parts.append("layer weights " + " ".join(f"{w:.2f}" for w in facts["layer_weights"]))
+    return "; ".join(parts)
+
+
+def _steps(facts: Mapping[str, Any]) -> str:
+    epochs = facts["epochs"]
+    told = [f"{epochs} epoch{'s' * (epochs != 1)}", f"{facts['tracks']} tracks"]
+    if facts.get("held_out"):
+        told.append(f"{facts['held_out']} held out")
+    if facts.get("one_segment"):
+        told.append(f"{facts['one_segment']} of one segment skipped")
+    if "heads" in facts:
+        told.append(f"{facts['heads']} heads")
+    if facts.get("loss_held_out") is not None:
+        told.append(f"held-out loss {facts['loss_held_out']:.3f}")
+    elif facts.get("loss") is not None:
+        told.append(f"loss {facts['loss']:.3f}")
+    return f"{facts['steps']} steps ({', '.join(told)})"
 
 
 def confusions(runs: Iterable[SavedRun]) -> str:

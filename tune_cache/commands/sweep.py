@@ -17,13 +17,15 @@ from tune_cache.commands.extract import extract
 from tune_cache.commands.probe_settings import aggregation_options, on_leaks
 from tune_cache.commands.sweep_cells import Asked, Planned, Ran, plan, run_cells
 from tune_cache.commands.sweep_judging import Runs, judged
-from tune_cache.commands.sweep_settings import axis, check, preset_of
+from tune_cache.commands.sweep_settings import axis, check
 from tune_cache.commands.sweep_stores import Collection, Grid, choose_encoder, find_grids, with_cost
+from tune_cache.commands.training import training_of
 from tune_cache.datasets.base import Dataset
 from tune_cache.encoders.base import EncoderInfo, get_encoder
 from tune_cache.errors import EncoderError, StoreNotFoundError
 from tune_cache.probes.compare import MARGIN
 from tune_cache.probes.evaluate import N_REPEATS
+from tune_cache.probes.presets import preset_named
 from tune_cache.probes.sources import refuse_derived
 from tune_cache.probes.verdicts import Entry, Verdict, choose_reference, judge
 
@@ -90,6 +92,11 @@ def sweep(
     margin: float | None = None,
     max_segments: int | None = None,
     fill: str | None = None,
+    pretrain_epochs: int | None = None,
+    pretrain_on: str | None = None,
+    finetune: bool = False,
+    positions: str | None = None,
+    readout: str | None = None,
     derive: float | Sequence[float] = (),
     shots: int | Sequence[int] = (),
     repeats: int | None = None,
@@ -113,7 +120,8 @@ def sweep(
     ----------
     dataset, task, seg, encoder, max_segments, fill, data_root, allow_outside_root
         As for :func:`~tune_cache.commands.probe.probe`.
-    derive, shots, repeats, strict, drop_leaks
+    derive, shots, repeats, strict, drop_leaks,
+    pretrain_epochs, pretrain_on, finetune, positions, readout
         As there. Few-shot cells are not compared: they keep no predictions.
     preset
         A named grid, as ``tune-paper``; what is given beside it wins.
@@ -143,7 +151,7 @@ def sweep(
     preset = context.setting("preset", preset)
     margin = float(context.setting("margin", margin, MARGIN))
     jobs = context.setting("jobs", jobs)
-    chosen, warnings = preset_of(preset)
+    chosen = preset_named(preset)
     loaded = context.dataset(dataset, data_root=data_root, allow_outside_root=allow_outside_root)
     if on_start is not None:
         on_start(loaded)
@@ -152,14 +160,26 @@ def sweep(
         "max_segments": context.setting("max_segments", max_segments),
         "fill": context.setting("fill", fill),
     }
-    aggregations = values("agg", agg, chosen.aggregations())
+    aggregations = values("agg", agg, chosen.agg)
+    training = training_of(
+        context,
+        loaded,
+        aggregations,
+        device=device,
+        pretrain_on=pretrain_on,
+        pretrain_epochs=pretrain_epochs,
+        finetune=finetune or None,
+        positions=positions,
+        readout=readout,
+    )
     segs = lengths(values("seg", seg, chosen.seg))
     asked, without = check(
         loaded,
         Asked(
             tasks=values("task", task, tuple(item.name for item in loaded.tasks)),
             aggregations=aggregations,
-            options=aggregation_options(aggregations, of_concat),
+            options=aggregation_options(aggregations, {**of_concat, **training.options}),
+            training=training,
             probes=values("probe", probe, chosen.probe),
             layers=tuple(map(str, values("layer", layer, chosen.layer))),
             seeds=values("seed", seed, chosen.seed),
@@ -228,7 +248,7 @@ def sweep(
             for place, key in enumerate(row.keys)
             if key in ran.failed
         ),
-        warnings=(*warnings, *without, *said, *left_out, *ran.warnings),
+        warnings=(*without, *said, *left_out, *ran.warnings),
     )
 
 

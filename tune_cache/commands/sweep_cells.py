@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,12 @@ from tune_cache.cache.store import Store
 from tune_cache.commands.memory import recall, remember
 from tune_cache.commands.probe_stores import context_of
 from tune_cache.commands.sweep_stores import Grid
+from tune_cache.commands.training import AskedTraining
 from tune_cache.datasets.base import Dataset
 from tune_cache.errors import StoreError, TaskError, TuneCacheError
+from tune_cache.probes.evaluate import layer_for
 from tune_cache.probes.features import Features
-from tune_cache.probes.models import make_probe
+from tune_cache.probes.models import PROBES, make_probe
 from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.sources import Found, Loader, OnLeaks, look, sources
 from tune_cache.probes.sweep import (
@@ -37,6 +39,7 @@ from tune_cache.probes.sweep import (
 )
 from tune_cache.probes.tasks import TaskData
 from tune_cache.probes.workers import jobs_for, run_all
+from tune_cache.probes.workshop import HEADS, head_named, is_joint
 from tune_cache.reports.results import RunContext, SavedRun, runs_of_cells, save_result
 from tune_cache.specs import canonical_json, sha256_text
 
@@ -55,6 +58,8 @@ class Asked:
         Lengths that are averaged from shorter segments too.
     shots, repeats
         Training tracks a class, drawn so often; a None among shots learns from all.
+    training
+        What trained aggregations are trained with.
     """
 
     tasks: tuple[str, ...]
@@ -67,6 +72,7 @@ class Asked:
     shots: tuple[int | None, ...] = (None,)
     repeats: int = 0
     on_leaks: OnLeaks = "tell"
+    training: AskedTraining
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +143,7 @@ def plan(
     loader = Loader(dataset, stores)
     for name in asked.tasks:
         task = dataset.task(name)
-        probes, unable = probes_for(asked.probes, task.kind)
+        _, unable = probes_for(asked.probes, task.kind)
         warnings += [
             f"task {name!r} is {task.kind}: probe {probe!r} is left out" for probe in unable
         ]
@@ -156,13 +162,12 @@ def plan(
             one_segment = bool((loader.n_segments(source) == 1).all())
             together = len(source.stores) > 1
             segs = (where.seg,) if together else labels[source.stores[0]]
-            axes = itertools.product(
-                merge_aggregations(aggregations, one_segment=one_segment),
-                probes,
-                _layers_of(asked.layers, _layers(loader.stores(source))),
-                asked.shots,
+            kinds = (
+                (names, *kind)
+                for names in merge_aggregations(aggregations, one_segment=one_segment)
+                for kind in _kinds(asked, task.kind, names[0], loader.stores(source))
             )
-            for names, probe, layer, shots in axes:
+            for (names, probe, layer), shots in itertools.product(kinds, asked.shots):
                 cells = tuple(
                     Cell(
                         source=source,
@@ -173,6 +178,7 @@ def plan(
                         seed=seed,
                         shots=shots,
                         repeats=asked.repeats if shots else 0,
+                        training=asked.training.of(names[0], loader.stores(source)),
                     )
                     for seed in asked.seeds
                 )
@@ -196,6 +202,21 @@ def plan(
                     )
                 )
     return rows, warnings
+
+
+def _kinds(
+    asked: Asked, kind: str, aggregation: str, stores: Sequence[Store]
+) -> Iterator[tuple[str, str]]:
+    """Probe and layer of each cell; what is trained with a head has heads as probes."""
+    options = asked.options.get(aggregation, {})
+    possible = [layer_for(aggregation, layer)[0] for layer in asked.layers]
+    layers = _layers_of(possible, _layers(stores))
+    joint = [layer for layer in layers if is_joint(aggregation, options, layer)]
+    alone = [layer for layer in layers if layer not in joint]
+    heads = dict.fromkeys(head_named(name) for name in asked.probes if name in ("auto", *HEADS))
+    if alone:
+        yield from itertools.product(probes_for(asked.probes, kind)[0], alone)
+    yield from itertools.product(heads, joint)
 
 
 def _layers(stores: Sequence[Store]) -> list[int]:
@@ -242,6 +263,8 @@ def probes_for(names: Sequence[str], kind: str) -> tuple[list[str], list[str]]:
     unable: list[str] = []
     first: TaskError | None = None
     for name in names:
+        if name in HEADS and name not in PROBES:  # of what is trained with a head only
+            continue
         try:
             able[make_probe(name, kind)[0]] = None
         except TaskError as error:

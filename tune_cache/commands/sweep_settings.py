@@ -11,24 +11,11 @@ from tune_cache.commands.context import Context, Length, several
 from tune_cache.commands.sweep_cells import Asked, probes_for
 from tune_cache.datasets.base import Dataset
 from tune_cache.errors import TaskError, UsageError
-from tune_cache.probes.presets import Preset, preset_named
 from tune_cache.probes.shots import draw_shots
 from tune_cache.probes.tasks import load_task
 from tune_cache.probes.verdicts import check_margin
 
-__all__ = ["axis", "check", "preset_of"]
-
-NOTHING = Preset(seg=(), agg=("mean",), layer=("best",))
-
-
-def preset_of(name: str | None) -> tuple[Preset, list[str]]:
-    """Look a preset up, and say what of it does not exist here."""
-    if name is None:
-        return NOTHING, []
-    chosen = preset_named(name)
-    absent = chosen.left_out()
-    said = f"preset {name!r}: aggregation {', '.join(absent)} is left out, it does not exist yet"
-    return chosen, [said] if absent else []
+__all__ = ["axis", "check"]
 
 
 def axis(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tune_cache.aggregation.registry import TRAINED
 from tune_cache.errors import TaskError
 from tune_cache.probes.fitting import Chosen, Fitted, Plan
 from tune_cache.probes.layers import LAYER_POLICIES, layers_asked
@@ -27,13 +28,15 @@ from tune_cache.probes.models import Params, make_probe
 from tune_cache.probes.scoring import WHY_UNDEFINED, scored
 from tune_cache.probes.shots import draw_shots
 from tune_cache.probes.statistics import N_RESAMPLES
+from tune_cache.probes.workshop import Workshop, head_named, is_joint
 
 if TYPE_CHECKING:
     from tune_cache.probes.features import Features, Tracks
+    from tune_cache.probes.joint import Joint
     from tune_cache.probes.result import ProbeResult
     from tune_cache.probes.tasks import TaskData
 
-__all__ = ["LAYER_POLICIES", "N_REPEATS", "run_probe"]
+__all__ = ["LAYER_POLICIES", "N_REPEATS", "layer_for", "probe_for", "run_probe"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,6 +55,7 @@ def run_probe(
     n_resamples: int = N_RESAMPLES,
     shots: int | None = None,
     repeats: int = N_REPEATS,
+    workshop: Workshop | None = None,
 ) -> tuple[ProbeResult, ...]:
     """Fit, choose and score.
 
@@ -64,11 +68,15 @@ def run_probe(
         As :func:`~tune_cache.aggregation.registry.make_aggregation` takes them.
     layer
         An index (negative counts from the store's last), ``last``, ``mean``
-        (of the vectors of all layers), ``best`` on validation, or ``all``.
+        (of the vectors of all layers), ``mix`` (weights of all layers, learnt with a
+        head), ``best`` on validation, or ``all``. What is trained takes one layer:
+        ``best`` is ``last`` there.
     shots, repeats
         Learn from so many training tracks a class, drawn ``repeats`` times; the
         layer and strength are those with the best mean score on the whole
         validation split, and scores are means over repeats. None learns from all.
+    workshop
+        What training may use, and where its weights are kept; they are not, if None.
 
     Returns
     -------
@@ -80,19 +88,21 @@ def run_probe(
     TaskError
         If the vectors, the labels or the layer cannot support it.
     """
-    name, _ = make_probe(probe, data.kind)
-    asked = str(layer)
+    options = dict(aggregation_options or {})
+    asked, notes = layer_for(aggregation, str(layer))
     plan = Plan(
         data=data,
         aggregation=aggregation,
-        options=dict(aggregation_options or {}),
+        options=options,
         told=features.options,
-        probe=name,
+        probe=probe_for(probe, data.kind, aggregation, options, asked),
         layer_asked=asked,
         seed=seed,
         n_resamples=n_resamples,
         shots=shots,
         draws=() if shots is None else tuple(draw_shots(data, shots, repeats, seed=seed)),
+        workshop=workshop or Workshop(),
+        notes=notes,
     )
     seconds = _no_seconds()
     curve: list[tuple[str, float]] = []
@@ -104,7 +114,7 @@ def run_probe(
             seconds = _no_seconds()
         seconds["read"] += seconds_read
         with measured(memory=not curve) as fit:
-            fitted = _fitted(tracks, plan)
+            fitted = _fitted(label, tracks, plan)
         seconds["fit"] += fit.seconds
         peak_bytes = peak_bytes if curve else fit.peak_bytes
         with measured(memory=False) as predict:
@@ -124,7 +134,40 @@ def _no_seconds() -> dict[str, float]:
     return dict.fromkeys(("read", "fit", "predict"), 0.0)
 
 
-def _fitted(tracks: Mapping[str, Tracks], plan: Plan) -> list[Fitted]:
+def layer_for(aggregation: str, asked: str) -> tuple[str, tuple[str, ...]]:
+    """The layer policy that an aggregation can follow, and what must be said of it.
+
+    Examples
+    --------
+    >>> layer_for("mean", "best"), layer_for("attention", "best")[0]
+    (('best', ()), 'last')
+    """
+    if aggregation in TRAINED and asked == "best":
+        return "last", (
+            f"{aggregation} is trained at one layer, not at each to choose from: the last is"
+            " taken; --layer N, mean or mix takes others",
+        )
+    return asked, ()
+
+
+def probe_for(
+    probe: str, kind: str, aggregation: str, options: Mapping[str, Any], layer: str
+) -> str:
+    """A probe's own name, or that of the head that is trained with the aggregation.
+
+    Raises
+    ------
+    UsageError
+        If there is no such probe.
+    TaskError
+        If it cannot learn such a task, or not together with the aggregation.
+    """
+    if is_joint(aggregation, options, layer):
+        return head_named(probe)
+    return make_probe(probe, kind)[0]
+
+
+def _fitted(layer: str, tracks: Mapping[str, Tracks], plan: Plan) -> list[Fitted | Joint]:
     """Fit every strength at one layer: to all of train, or all but each fold, or each draw."""
     data = plan.data
     for split, part in data.splits.items():
@@ -135,11 +178,13 @@ def _fitted(tracks: Mapping[str, Tracks], plan: Plan) -> list[Fitted]:
     train, folds = tracks["train"], data.folds
     if folds is not None:
         subsets = [np.flatnonzero(folds != fold) for fold in range(int(folds.max()) + 1)]
-        return [plan.fitted(train, rows) for rows in subsets]
-    return [plan.fitted(train, rows) for rows in plan.draws] or [plan.fitted(train)]
+        return [plan.fitted(layer, train, rows) for rows in subsets]
+    return [plan.fitted(layer, train, rows) for rows in plan.draws] or [plan.fitted(layer, train)]
 
 
-def _choose(layer: str, tracks: Mapping[str, Tracks], plan: Plan, fitted: list[Fitted]) -> Chosen:
+def _choose(
+    layer: str, tracks: Mapping[str, Tracks], plan: Plan, fitted: list[Fitted | Joint]
+) -> Chosen:
     """Take the strength that is best on validation, or over folds."""
     data, folds = plan.data, plan.data.folds
     # fewer tracks may support fewer settings
@@ -173,7 +218,7 @@ def _choose(layer: str, tracks: Mapping[str, Tracks], plan: Plan, fitted: list[F
 
 
 def _by_folds(
-    train: Tracks, folds: Array, fitted: list[Fitted], grid: tuple[Params, ...]
+    train: Tracks, folds: Array, fitted: list[Fitted | Joint], grid: tuple[Params, ...]
 ) -> list[Array]:
     """Predict each training track by the model that did not see its fold."""
     rows = [np.flatnonzero(folds == fold) for fold in range(len(fitted))]

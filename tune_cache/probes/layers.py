@@ -25,13 +25,16 @@ __all__ = ["LAYER_POLICIES", "layers_asked"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-LAYER_POLICIES = ("best", "last", "mean", "all")
+LAYER_POLICIES = ("best", "last", "mean", "mix", "all")
 
 
 def layers_asked(
     features: Features, asked: str
 ) -> Iterator[tuple[str, Mapping[str, Tracks], float]]:
     """Give the layers of a policy: name, vectors by split, seconds of reading them.
+
+    Under ``mix`` segments keep all layers, (n_segments, n_layers, dim): memory holds
+    them all.
 
     Raises
     ------
@@ -40,8 +43,8 @@ def layers_asked(
     TaskError
         If the store does not keep the layer.
     """
-    if asked == "mean":
-        chosen: Sequence[int | str] = ["mean"]
+    if asked in ("mean", "mix"):
+        chosen: Sequence[int | str] = [asked]
     elif asked in ("best", "all"):
         chosen = features.layers
     elif asked == "last":
@@ -50,7 +53,10 @@ def layers_asked(
         chosen = [_layer_index(asked, features.layers)]
     for index in chosen:
         started = time.perf_counter()
-        tracks = _mean_of_layers(features) if index == "mean" else features.of_layer(int(index))
+        if index == "mean":
+            tracks: Mapping[str, Tracks] = _mean_of_layers(features)
+        else:
+            tracks = _all_layers(features) if index == "mix" else features.of_layer(int(index))
         yield str(index), tracks, time.perf_counter() - started
 
 
@@ -96,6 +102,24 @@ def _mean_of_layers(features: Features) -> dict[str, Tracks]:
         )
         averaged[split] = Scales(means) if isinstance(part, Scales) else means[0]
     return averaged
+
+
+def _all_layers(features: Features) -> dict[str, Tracks]:
+    """Put the vectors of all layers side by side, as they are stored."""
+    layers = [features.of_layer(index) for index in features.layers]
+    stacked: dict[str, Tracks] = {}
+    for split, first in layers[0].items():
+        by_part = zip(*(_parts(layer[split]) for layer in layers), strict=True)
+        together = tuple(
+            Ragged(
+                values=np.stack([one.values for one in same], axis=1),
+                offsets=same[0].offsets,
+                n_samples=same[0].n_samples,
+            )
+            for same in by_part
+        )
+        stacked[split] = Scales(together) if isinstance(first, Scales) else together[0]
+    return stacked
 
 
 def _parts(tracks: Tracks) -> tuple[Ragged, ...]:

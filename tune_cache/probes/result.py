@@ -83,6 +83,12 @@ class ProbeResult:
         repeats, and there are no predictions.
     repeat_scores
         Test scores of each repeat, by metric.
+    trained
+        What training an aggregation or a layer mix did: steps, epochs, losses; empty
+        where nothing of the kind was trained.
+    segment_weights
+        Track id → how much each of its segments counts, under attention; not kept with
+        the result.
     """
 
     task: str
@@ -112,12 +118,14 @@ class ProbeResult:
     confusion: tuple[tuple[int, ...], ...] = ()
     shots: int | None = None
     repeat_scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    segment_weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, all but the predictions."""
-        fields = dataclasses.asdict(dataclasses.replace(self, predictions=()))
-        del fields["predictions"]
+        """Plain JSON values, all but the predictions and the weights of segments."""
+        fields = dataclasses.asdict(dataclasses.replace(self, predictions=(), segment_weights={}))
+        del fields["predictions"], fields["segment_weights"]
         return dict(without_nan(fields))
 
     @classmethod

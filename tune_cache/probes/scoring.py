@@ -14,7 +14,8 @@ from tune_cache.probes.shots import too_few
 
 if TYPE_CHECKING:
     from tune_cache.aggregation.base import TrackAggregation
-    from tune_cache.probes.fitting import Chosen, Plan
+    from tune_cache.probes.fitting import Chosen, Fitted, Plan
+    from tune_cache.probes.joint import Joint
     from tune_cache.probes.tasks import TaskData
 
 __all__ = ["WHY_UNDEFINED", "scored"]
@@ -42,6 +43,7 @@ def _flags(lengths: Array, aggregate: TrackAggregation) -> Iterator[str]:
         yield f"padded: {padding:.0%} of the vectors are filled up, not encoded"
     if n_cut := aggregate.n_truncated(lengths):
         yield f"truncated: {n_cut} tracks lose their last segments"
+    yield from aggregate.flags(lengths)
 
 
 def scored(
@@ -52,7 +54,7 @@ def scored(
     fitted = cell.fitted
     if not fitted:
         with measured() as fit:
-            fitted = [plan.fitted(cell.tracks["train"])]
+            fitted = [plan.fitted(cell.layer, cell.tracks["train"])]
         taken["fit"] += fit.seconds
         peak_bytes = max(peak_bytes, fit.peak_bytes)
     with measured() as predict:
@@ -81,7 +83,7 @@ def scored(
         task=data.name,
         kind=data.kind,
         aggregation=plan.aggregation,
-        aggregation_options={**plan.told, **plan.options},
+        aggregation_options=plan.options_told,
         probe=plan.probe if plan.shots is None else f"{plan.probe} {plan.shots}-shot",
         layer_asked=plan.layer_asked,
         layer=cell.layer,
@@ -99,6 +101,7 @@ def scored(
         share_one_segment=float(np.mean(lengths == 1)),
         flags=tuple(_flags(lengths, aggregate)),
         warnings=(
+            *plan.notes,
             *data.warnings(),
             *dict.fromkeys(text for one in fitted for text in one.model.warnings),
             *_doubts(plan, scores),
@@ -113,6 +116,8 @@ def scored(
         classes=data.classes + data.unseen,
         targets=data.targets,
         confusion=_confusion(data, test),
+        trained=dict(fitted[0].facts),
+        segment_weights={} if plan.draws else _segment_weights(cell, data, fitted[0]),
         shots=plan.shots,
         repeat_scores={
             metric.name: tuple(metric(data.splits["test"].truth, one) for one in test)
@@ -121,6 +126,19 @@ def scored(
         },
         predictions=() if plan.draws else tuple(_predictions(plan, predicted)),
     )
+
+
+def _segment_weights(
+    cell: Chosen, data: TaskData, fitted: Fitted | Joint
+) -> dict[str, tuple[float, ...]]:
+    """How much each segment counts, of every track."""
+    return {
+        track_id: tuple(map(float, weights))
+        for split, part in data.splits.items()
+        for track_id, weights in zip(
+            part.track_ids, fitted.segment_weights(cell.tracks[split]), strict=False
+        )
+    }
 
 
 def _confusion(data: TaskData, test: list[Array]) -> tuple[tuple[int, ...], ...]:

@@ -27,6 +27,7 @@ from tune_cache.probes.features import KEEP_BYTES
 from tune_cache.probes.metrics import Metric
 from tune_cache.probes.result import without_nan
 from tune_cache.probes.sources import Loader, Source
+from tune_cache.probes.unlabelled import Training
 from tune_cache.segments import cut
 from tune_cache.specs import SegmentSpec, canonical_json, sha256_text
 
@@ -58,9 +59,11 @@ class Cell:
     Parameters
     ----------
     layer
-        An index, ``last``, ``mean``, ``best`` or ``all``.
+        An index, ``last``, ``mean``, ``mix``, ``best`` or ``all``.
     shots, repeats
         Training tracks a class, drawn so many times; None learns from all.
+    training
+        What aggregations are trained with, where they are.
     """
 
     source: Source
@@ -71,14 +74,16 @@ class Cell:
     seed: int
     shots: int | None = None
     repeats: int = 0
+    training: Training = field(default_factory=Training)
 
     def settings(self) -> dict[str, Any]:
         """All but vectors and labels, which digests stand for."""
         settings = {
             name.name: getattr(self, name.name)
             for name in dataclasses.fields(self)
-            if name.name != "source"
+            if name.name not in ("source", "training")
         }
+        settings |= self.training.settings()
         of = self.source
         return settings | {"task": of.task, "derive": of.derive, "leaks": list(of.leaks)}
 
@@ -280,7 +285,7 @@ class Evaluator:
             seed=cell.seed,
             shots=cell.shots,
             repeats=cell.repeats or N_REPEATS,
+            workshop=cell.training.workshop(),
         )
-        return tuple(
-            dataclasses.replace(one, warnings=(*one.warnings, *cell.source.leaks)) for one in found
-        )
+        told = (*cell.source.leaks, *cell.training.warnings())
+        return tuple(dataclasses.replace(one, warnings=(*one.warnings, *told)) for one in found)
