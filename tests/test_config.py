@@ -55,6 +55,7 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         derive = 30
         shots = [1, 5]
         repeats = 20
+        checkpoint = "last"
         max-segments = 12
         fill = "mean"
         strict = true
@@ -72,12 +73,14 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         manifests = ["lists/one", "/abs/two"]
         data_root = "."
         encoder = "mel"
+        protocol_task = "GTZANGenre"
         [datasets.mine.tasks.style]
         [datasets.mine.tasks.mood]
         label = ["arousal", "valence"]
         kind = "regression"
         targets = ["a", "v"]
         metrics = "r2"
+        protocol_task = "EMO"
         """,
     )
     config = read_config(path)
@@ -109,6 +112,7 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         "derive": (30,),
         "shots": (1, 5),
         "repeats": 20,
+        "checkpoint": "last",
         "max_segments": 12,
         "fill": "mean",
         "strict": True,
@@ -128,6 +132,7 @@ def test_everything_that_can_be_said_is_read(tmp_path):
             manifests=(tmp_path / "lists" / "one", Path("/abs/two")),
             data_root=tmp_path,
             encoder="mel",
+            protocol_task="GTZANGenre",
             tasks={
                 "style": TaskConfig(),
                 "mood": TaskConfig(
@@ -135,6 +140,7 @@ def test_everything_that_can_be_said_is_read(tmp_path):
                     kind="regression",
                     targets=("a", "v"),
                     metrics=("r2",),
+                    protocol_task="EMO",
                 ),
             },
         )

@@ -10,6 +10,7 @@ import typer
 from tune_cache.cli.options import (
     AsJson,
     CacheDir,
+    Checkpoint,
     DataRoot,
     DatasetArgument,
     Derive,
@@ -18,6 +19,7 @@ from tune_cache.cli.options import (
     Fill,
     MaxSegments,
     Outside,
+    Protocol,
     Repeats,
     Segments,
     Shots,
@@ -33,7 +35,7 @@ AGGREGATIONS = (
     "multiscale-mean, multiscale-concat over all --seg; repeatable."
 )
 PROBES = (
-    "auto, logistic, ridge, svm, knn, centroid, or a scikit-learn estimator as "
+    "auto, logistic, ridge, svm, knn, centroid, mlp, or a scikit-learn estimator as "
     "'sklearn.svm.SVC(C={0.1, 1})'; repeatable."
 )
 
@@ -45,7 +47,7 @@ def probe(
     ] = None,
     task: TaskNames = None,
     layer: Annotated[
-        list[str] | None, typer.Option(metavar="N|last|mean|best|all", help="best; repeatable.")
+        list[str] | None, typer.Option(metavar="N|last|mean|mix|best|all", help="best; repeatable.")
     ] = None,
     probe: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help=PROBES, show_default=False)
@@ -55,6 +57,9 @@ def probe(
     derive: Derive = None,
     shots: Shots = None,
     repeats: Repeats = None,
+    checkpoint: Checkpoint = None,
+    device: Annotated[str | None, typer.Option(help="Of mlp: auto, cpu, cuda, cuda:1.")] = None,
+    protocol: Protocol = None,
     encoder: EncoderName = None,
     store: Annotated[
         Path | None, typer.Option(help="Exactly this store.", show_default=False)
@@ -88,6 +93,9 @@ def probe(
         derive=derive or (),
         shots=shots or (),
         repeats=repeats,
+        checkpoint=checkpoint,
+        device=device,
+        protocol=protocol,
         encoder=encoder,
         store=store,
         max_segments=max_segments,

@@ -11,6 +11,7 @@ from tune_cache.cli.options import (
     SOME_FAILED,
     AsJson,
     CacheDir,
+    Checkpoint,
     DataRoot,
     DatasetArgument,
     Derive,
@@ -38,7 +39,7 @@ Aggregations = Annotated[
 ]
 Layers = Annotated[
     list[str] | None,
-    typer.Option(metavar="N|last|mean|best|all", help="Layer; repeatable.", show_default=False),
+    typer.Option(metavar="N|last|mean|mix|best|all", help="Layer; repeatable.", show_default=False),
 ]
 Probes = Annotated[list[str] | None, typer.Option(help="Probe; repeatable.", show_default=False)]
 Seeds = Annotated[list[int] | None, typer.Option(help="Seed; repeatable.", show_default=False)]
@@ -80,6 +81,7 @@ def sweep(
     repeats: Repeats = None,
     strict: Strict = False,
     drop_leaks: DropLeaks = False,
+    checkpoint: Checkpoint = None,
     data_root: DataRoot = None,
     cache_dir: CacheDir = None,
     allow_outside_root: Outside = False,
@@ -114,6 +116,7 @@ def sweep(
             repeats=repeats,
             strict=strict,
             drop_leaks=drop_leaks,
+            checkpoint=checkpoint,
             data_root=data_root,
             cache_dir=cache_dir,
             allow_outside_root=allow_outside_root,

@@ -95,6 +95,7 @@ def sweep(
     repeats: int | None = None,
     strict: bool = False,
     drop_leaks: bool = False,
+    checkpoint: str | None = None,
     data_root: Path | None = None,
     cache_dir: Path | str | None = None,
     allow_outside_root: bool = False,
@@ -111,7 +112,7 @@ def sweep(
 
     Parameters
     ----------
-    dataset, task, seg, encoder, max_segments, fill, data_root, allow_outside_root
+    dataset, task, seg, encoder, max_segments, fill, checkpoint, data_root, allow_outside_root
         As for :func:`~tune_cache.commands.probe.probe`.
     derive, shots, repeats, strict, drop_leaks
         As there. Few-shot cells are not compared: they keep no predictions.
@@ -166,6 +167,7 @@ def sweep(
             derive=values("derive", derive, ()),
             shots=values("shots", shots, (None,)),
             repeats=context.setting("repeats", repeats, N_REPEATS),
+            checkpoint=context.setting("checkpoint", checkpoint),
             on_leaks=on_leaks(context.setting, strict=strict, drop_leaks=drop_leaks),
         ),
         segs,

@@ -3,26 +3,29 @@
 Conventions
 -----------
 An aggregation and a probe belong together: both have seen the same training
-tracks and no others.
+tracks and no others. A probe that is trained by steps watches the tracks that
+choices are made on meanwhile; its epoch is one more such choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tune_cache.aggregation.registry import make_aggregation
-from tune_cache.probes.models import Params, Probe, make_probe
+from tune_cache.aggregation.registry import SLICES, make_aggregation
+from tune_cache.errors import UsageError
+from tune_cache.probes.models import HeldOut, Params, Probe, is_trained, make_probe
 
 if TYPE_CHECKING:
     from tune_cache.aggregation.base import TrackAggregation
     from tune_cache.probes.features import Tracks
+    from tune_cache.probes.mlp import MLPOptions
     from tune_cache.probes.tasks import TaskData
 
-__all__ = ["Chosen", "Fitted", "Plan"]
+__all__ = ["Chosen", "Fitted", "Plan", "fit_seeds", "rates_to_follow"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -35,6 +38,10 @@ class Plan:
     ----------
     told
         Options of the features, for the result.
+    probe, probe_options
+        Its name, and what else shapes one that is trained by steps.
+    probe_label
+        What tables call it.
     draws
         Training tracks of each repeat; empty learns from all, once.
     """
@@ -44,22 +51,106 @@ class Plan:
     options: Mapping[str, Any]
     told: Mapping[str, Any]
     probe: str
+    probe_options: MLPOptions | None
+    probe_label: str
     layer_asked: str
     seed: int
     n_resamples: int
     shots: int | None
     draws: tuple[Array, ...]
 
-    def fitted(self, tracks: Tracks, rows: Array | None = None) -> Fitted:
-        """Fit aggregation and probe, at every strength, to training tracks or some of them."""
-        truth = self.data.splits["train"].truth
-        if rows is not None:
-            tracks, truth = tracks[rows], truth[rows]
-        aggregate = make_aggregation(self.aggregation, **self.options)
-        vectors = aggregate.fit_transform(tracks)
-        _, model = make_probe(self.probe, self.data.kind, seed=self.seed)
-        model.fit(vectors, truth, standardise=not aggregate.standardised_output)
-        return Fitted(aggregate=aggregate, model=model)
+    def __post_init__(self) -> None:
+        if is_trained(self.probe):
+            return
+        for given, asked in ((self.layer_asked, "mix"), (self.aggregation, SLICES)):
+            if given == asked:
+                flag = "--layer mix" if asked == "mix" else "--agg slices"
+                raise UsageError(
+                    f"{flag} is learned by training, which probe {self.probe!r} is not",
+                    hint="use --probe mlp",
+                )
+
+    @property
+    def counts_memory(self) -> bool:
+        """Whether memory can be counted: what torch takes is not seen, and importing it is."""
+        return not is_trained(self.probe)
+
+
+def fit_seeds(
+    plans: Sequence[Plan],
+    tracks: Tracks,
+    rows: Array | None = None,
+    *,
+    held_out: tuple[Tracks, Array] | None = None,
+    rates: Sequence[Array | None] | None = None,
+) -> list[Fitted]:
+    """Fit aggregation and probe, at every strength, to training tracks or some of them.
+
+    Parameters
+    ----------
+    plans
+        That differ in their seed only; several only of a probe that is trained.
+    held_out
+        Tracks and labels that choices are made on.
+    rates
+        Learning rates to follow, of each plan, where nothing is held out.
+
+    Returns
+    -------
+    one a plan
+    """
+    plan = plans[0]
+    truth = plan.data.splits["train"].truth
+    if rows is not None:
+        tracks, truth = tracks[rows], truth[rows]
+
+    def make() -> TrackAggregation:
+        return make_aggregation(plan.aggregation, **plan.options)
+
+    aggregate = make()
+    if plan.layer_asked == "mix" and plan.aggregation != SLICES:
+        from tune_cache.aggregation.slices import EachLayer
+
+        aggregate = EachLayer(make)
+    vectors = aggregate.fit_transform(tracks)
+    standardise = not aggregate.standardised_output
+    models = [
+        make_probe(one.probe, one.data.kind, seed=one.seed, options=one.probe_options)[1]
+        for one in plans
+    ]
+    if not is_trained(plan.probe):
+        models[0].fit(vectors, truth, standardise=standardise)
+        return [Fitted(aggregate=aggregate, model=models[0])]
+    from tune_cache.probes.mlp import MLP
+
+    watched = None
+    if held_out is not None:
+        metric, labels = plan.data.metrics[0], held_out[1]
+        watched = HeldOut(
+            X=aggregate.transform(held_out[0]),
+            y=labels,
+            score=lambda predicted: metric(labels, predicted),
+        )
+    several = [[number] for number in range(len(plans))] if rates else [list(range(len(plans)))]
+    for some in several:
+        MLP.fit_together(
+            [model for model in (models[number] for number in some) if isinstance(model, MLP)],
+            vectors,
+            truth,
+            standardise=standardise,
+            held_out=watched,
+            rates=rates[some[0]] if rates else None,
+        )
+    return [Fitted(aggregate=aggregate, model=model) for model in models]
+
+
+def rates_to_follow(fitted: Sequence[Fitted]) -> Array | None:
+    """Learning rates, epoch by epoch, to train on all rows with after folds chose their epochs.
+
+    Those of the fold whose best epoch is the median one; None of a probe without epochs.
+    """
+    found = [one.model.rates for one in fitted if hasattr(one.model, "rates")]
+    return sorted(found, key=len)[(len(found) - 1) // 2] if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,6 +179,8 @@ class Chosen:
         Predictions of what choices are made on, one a repeat.
     fitted
         One a repeat; none where folds were fitted.
+    rates
+        To follow when all training tracks are learnt from after folds.
     """
 
     layer: str
@@ -96,4 +189,14 @@ class Chosen:
     val_score: float
     val: list[Array]
     fitted: list[Fitted]
+    rates: Array | None
     tracks: Mapping[str, Tracks]
+
+    def told(self, fitted: Sequence[Fitted]) -> dict[str, Any]:
+        """Settings, and what training found: one value, or one a repeat."""
+        found: dict[str, list[Any]] = {}
+        for one in fitted:
+            for name, value in getattr(one.model, "told", {}).items():
+                found.setdefault(name, []).append(value)
+        epochs = {name: some[0] if len(some) == 1 else some for name, some in found.items()}
+        return {**self.params, **epochs}

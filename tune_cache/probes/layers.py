@@ -25,13 +25,15 @@ __all__ = ["LAYER_POLICIES", "layers_asked"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-LAYER_POLICIES = ("best", "last", "mean", "all")
+LAYER_POLICIES = ("best", "last", "mean", "all", "mix")
 
 
 def layers_asked(
     features: Features, asked: str
 ) -> Iterator[tuple[str, Mapping[str, Tracks], float]]:
     """Give the layers of a policy: name, vectors by split, seconds of reading them.
+
+    ``mix`` gives all layers at once, on an axis of their own: a probe combines them.
 
     Raises
     ------
@@ -40,8 +42,8 @@ def layers_asked(
     TaskError
         If the store does not keep the layer.
     """
-    if asked == "mean":
-        chosen: Sequence[int | str] = ["mean"]
+    if asked in ("mean", "mix"):
+        chosen: Sequence[int | str] = [asked]
     elif asked in ("best", "all"):
         chosen = features.layers
     elif asked == "last":
@@ -50,7 +52,10 @@ def layers_asked(
         chosen = [_layer_index(asked, features.layers)]
     for index in chosen:
         started = time.perf_counter()
-        tracks = _mean_of_layers(features) if index == "mean" else features.of_layer(int(index))
+        if index == "mix":
+            tracks: Mapping[str, Tracks] = _stacked_layers(features)
+        else:
+            tracks = _mean_of_layers(features) if index == "mean" else features.of_layer(int(index))
         yield str(index), tracks, time.perf_counter() - started
 
 
@@ -96,6 +101,24 @@ def _mean_of_layers(features: Features) -> dict[str, Tracks]:
         )
         averaged[split] = Scales(means) if isinstance(part, Scales) else means[0]
     return averaged
+
+
+def _stacked_layers(features: Features) -> dict[str, Tracks]:
+    """All layers side by side, of shape (n_segments, n_layers, dim), in the stored dtype."""
+    by_layer = [features.of_layer(index) for index in features.layers]
+    stacked: dict[str, Tracks] = {}
+    for split, part in by_layer[0].items():
+        same = zip(*(_parts(layer[split]) for layer in by_layer), strict=True)
+        parts = tuple(
+            Ragged(
+                values=np.stack([one.values for one in some], axis=1),
+                offsets=some[0].offsets,
+                n_samples=some[0].n_samples,
+            )
+            for some in same
+        )
+        stacked[split] = Scales(parts) if isinstance(part, Scales) else parts[0]
+    return stacked
 
 
 def _parts(tracks: Tracks) -> tuple[Ragged, ...]:
