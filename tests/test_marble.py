@@ -388,6 +388,13 @@ def test_an_unknown_protocol_is_refused(emo):
     assert "--protocol is 'marble', expected tune or marble-v2" in done.stderr
 
 
+def test_a_sweep_says_that_it_follows_no_protocol(emo, tmp_path):
+    (tmp_path / "tune.toml").write_text('[defaults]\nprotocol = "marble-v2"\n')
+    done = tune(tmp_path, "sweep", str(emo[0] / "data/EMO/EMO"))
+    assert done.returncode == 2
+    assert "a sweep follows no protocol" in done.stderr
+
+
 def test_a_dataset_without_a_profile_says_which_there_are_and_tune_toml_maps_one(emo, tmp_path):
     folder = emo[0]
     manifest = folder / "data/EMO/EMO"

@@ -56,7 +56,8 @@ class AudioFacts:
     header_frames
         What the header promised; None if it says nothing.
     n_samples
-        At the encoder's rate, round(n_frames · target / source).
+        At the encoder's rate, round(n_frames · target / source); of slices, up to the
+        end of the last.
     peak
         Largest magnitude of the mono signal before resampling.
     n_nonfinite

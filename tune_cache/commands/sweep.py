@@ -21,7 +21,7 @@ from tune_cache.commands.sweep_settings import axis, check, preset_of
 from tune_cache.commands.sweep_stores import Collection, Grid, choose_encoder, find_grids, with_cost
 from tune_cache.datasets.base import Dataset
 from tune_cache.encoders.base import EncoderInfo, get_encoder
-from tune_cache.errors import EncoderError, StoreNotFoundError
+from tune_cache.errors import EncoderError, StoreNotFoundError, UsageError
 from tune_cache.probes.compare import MARGIN
 from tune_cache.probes.evaluate import N_REPEATS
 from tune_cache.probes.sources import refuse_derived
@@ -144,6 +144,8 @@ def sweep(
     preset = context.setting("preset", preset)
     margin = float(context.setting("margin", margin, MARGIN))
     jobs = context.setting("jobs", jobs)
+    if context.setting("protocol", None, "tune") != "tune":
+        raise UsageError("a sweep follows no protocol", hint="use `tune probe --protocol …`")
     chosen, warnings = preset_of(preset)
     loaded = context.dataset(dataset, data_root=data_root, allow_outside_root=allow_outside_root)
     if on_start is not None:
