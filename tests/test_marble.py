@@ -349,7 +349,8 @@ def test_a_profile_is_probed_from_the_command_line(emo):
     assert (last["seed"], last["params"]["checkpoint"]) == (1234, "last")
     done = tune(folder, *asked[:4])
     assert done.returncode == 1
-    assert "layer 6 is not in the store" in done.stderr
+    assert "profile EMO takes layer 6, and store 'seg15-" in done.stderr
+    assert "with --layer" in done.stderr
 
 
 def test_slices_are_found_by_their_protocol_only(emo):

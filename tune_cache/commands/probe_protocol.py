@@ -11,6 +11,7 @@ from tune_cache.commands.context import Context
 from tune_cache.commands.probe_stores import context_of, saved_run, stores_to_probe
 from tune_cache.datasets.base import Dataset, Task
 from tune_cache.datasets.protocols import profile_of
+from tune_cache.errors import TaskError
 from tune_cache.probes.evaluate import run_probe
 from tune_cache.probes.marble import marble_options, marble_warnings
 from tune_cache.probes.sources import Loader, OnLeaks, sources
@@ -46,6 +47,11 @@ def probe_by_protocol(
     Returns
     -------
     runs as saved, and what the user should know about stores and saving
+
+    Raises
+    ------
+    TaskError
+        If the store lacks the profile's layer and no other is asked for.
     """
     runs: list[SavedRun] = []
     warnings: list[str] = []
@@ -64,6 +70,13 @@ def probe_by_protocol(
         loader = Loader(dataset, [found])
         ((source, _),) = sources(loader, task, [found], [SLICES], on_leaks=leaks)
         data, features = loader.load(source)
+        if not layer and profile.layer != "mix" and int(profile.layer) not in features.layers:
+            raise TaskError(
+                f"profile {profile.name} takes layer {profile.layer}, and store {found.name!r} "
+                f"keeps {list(features.layers)}",
+                hint="choose one of these with --layer, which every row will say, or extract again "
+                "with --layers all",
+            )
         for policy in map(str, layer or (profile.layer,)):
             for result in run_probe(
                 features,
