@@ -312,8 +312,7 @@ def run_cells(
     wanted = {
         key: (row, cell) for row in rows for key, cell in zip(row.keys, row.cells, strict=True)
     }
-    for run in _remembered(path, dataset.name, wanted, ran):
-        ran.runs[run.context.cell_key] = run
+    ran.runs |= {run.context.cell_key: run for run in _remembered(path, dataset.name, wanted, ran)}
     ran.n_remembered = len(ran.runs)
     pending = [key for key in wanted if key not in ran.runs]
     groups = by_seed([wanted[key][1] for key in pending])
