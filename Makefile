@@ -8,7 +8,7 @@ TORTURE := tests/test_crash.py tests/test_power_loss.py tests/test_full_disk.py 
 	tests/test_concurrency.py tests/test_verify.py tests/test_repair.py tests/test_hostile_extract.py
 
 .PHONY: help demo test browser torture mutations test-transformers-4 lint format bench bench-encoder bench-memory \
-	bench-extract bench-store bench-probe bench-report bench-real-clips figures clean
+	bench-extract bench-store bench-probe bench-mlp bench-report bench-real-clips figures clean
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -80,6 +80,9 @@ bench-store: $(VENV)/.ready  ## a store of 300,000 rows (9 GB in build/) beside 
 
 bench-probe: $(VENV)/.ready  ## stage two beside plain scikit-learn loops
 	$(BIN)/python benchmarks/probe.py build
+
+bench-mlp: $(VENV)/.ready  ## five seeds of the MLP probe, at once and in turn
+	$(BIN)/python benchmarks/mlp.py
 
 bench-report: $(VENV)/.ready  ## how fast a page of 500 cells and 5,000 tracks opens, in a Chromium
 	$(BIN)/python benchmarks/report.py build/pages

@@ -55,6 +55,7 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         derive = 30
         shots = [1, 5]
         repeats = 20
+        checkpoint = "last"
         max-segments = 12
         fill = "mean"
         pretrain-epochs = 20
@@ -77,12 +78,14 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         manifests = ["lists/one", "/abs/two"]
         data_root = "."
         encoder = "mel"
+        protocol_task = "GTZANGenre"
         [datasets.mine.tasks.style]
         [datasets.mine.tasks.mood]
         label = ["arousal", "valence"]
         kind = "regression"
         targets = ["a", "v"]
         metrics = "r2"
+        protocol_task = "EMO"
         """,
     )
     config = read_config(path)
@@ -114,6 +117,7 @@ def test_everything_that_can_be_said_is_read(tmp_path):
         "derive": (30,),
         "shots": (1, 5),
         "repeats": 20,
+        "checkpoint": "last",
         "max_segments": 12,
         "fill": "mean",
         "pretrain_epochs": 20,
@@ -138,6 +142,7 @@ def test_everything_that_can_be_said_is_read(tmp_path):
             manifests=(tmp_path / "lists" / "one", Path("/abs/two")),
             data_root=tmp_path,
             encoder="mel",
+            protocol_task="GTZANGenre",
             tasks={
                 "style": TaskConfig(),
                 "mood": TaskConfig(
@@ -145,6 +150,7 @@ def test_everything_that_can_be_said_is_read(tmp_path):
                     kind="regression",
                     targets=("a", "v"),
                     metrics=("r2",),
+                    protocol_task="EMO",
                 ),
             },
         )

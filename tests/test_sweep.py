@@ -147,6 +147,7 @@ def test_a_key_depends_on_every_setting_and_input_and_not_on_where_the_store_lie
         "aggregation": "max",
         "aggregation_options": {"max_segments": 2},
         "probe": "knn",
+        "probe_options": {"checkpoint": "last"},
         "layer": "6",
         "seed": 2,
         "shots": 5,

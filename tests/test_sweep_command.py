@@ -59,9 +59,9 @@ def evaluated(monkeypatch):
     cells, compared = [], []
 
     class Counting(Evaluator):
-        def __call__(self, cell):
-            cells.append(cell)
-            return super().__call__(cell)
+        def __call__(self, some):
+            cells.extend(some)
+            return super().__call__(some)
 
     def counted(*sides, **settings):
         compared.append(sides)
@@ -240,6 +240,17 @@ def test_seeds_that_change_nothing_are_one_cell_in_the_table(world, made):
     assert [len(verdict.entry.results) for verdict in table.verdicts] == [2] * 4
     assert all(v.comparison.n_seeds == 1 for v in table.verdicts if v.comparison)
     assert all(v.entry.seed_deviation() == 0 for v in table.verdicts)
+
+
+def test_seeds_of_a_trained_probe_are_worked_out_together_and_remembered(world, evaluated, made):
+    cells, _ = evaluated
+    asked = {"seg": 1, "agg": "mean", "layer": "0", "probe": "mlp", "seed": (1, 2)}
+    one = again(world, checkpoint="last", **asked)
+    assert (len(cells), one.n_cells, one.n_remembered) == (4, 4, 0)  # two tasks
+    assert numbers(again(world, checkpoint="last", **asked)) == numbers(one)
+    assert len(cells) == 4
+    other = again(world, **asked | {"seed": 2})
+    assert (other.n_remembered, len(cells)) == (0, 6)  # another checkpoint is another cell
 
 
 def test_a_cell_that_fails_costs_itself(world, evaluated, monkeypatch):

@@ -30,6 +30,7 @@ __all__ = [
     "cut",
     "parse_seg",
     "segment_spec",
+    "slice_spec",
     "take",
 ]
 
@@ -142,12 +143,47 @@ def segment_spec(
     )
 
 
+def slice_spec(
+    seconds: float, *, least_share: float, sample_rate_hz: int, min_samples: int
+) -> SegmentSpec:
+    """Slices that are cut at a file's own rate and resampled one by one, the last one padded.
+
+    Parameters
+    ----------
+    least_share
+        Of a slice: a tail below it is dropped.
+
+    Raises
+    ------
+    UsageError
+        If samples cannot tell these numbers exactly, so that a file would be cut elsewhere.
+    """
+    length = round(seconds * sample_rate_hz)
+    spec = SegmentSpec(
+        sample_rate_hz=sample_rate_hz,
+        length_samples=length,
+        hop_samples=length,
+        tail="pad",
+        min_tail_samples=round(least_share * length),
+        min_samples=min_samples,
+        grid="file",
+    )
+    if spec.slices != (seconds, least_share):
+        raise UsageError(
+            f"slices of {seconds!r} s and {least_share!r} of one are no whole numbers of samples "
+            f"at {sample_rate_hz} Hz"
+        )
+    return spec
+
+
 def cut(n_samples: int, spec: SegmentSpec, *, track_id: str = "") -> tuple[Segment, ...]:
     """Cut a track of ``n_samples`` by the grid and its tail policy.
 
     A tail must be as long as the spec's shortest tail and the encoder's shortest
     input, under ``pad`` too: what would be mostly zeros is no segment. A track
-    shorter than one segment is its only segment under every policy.
+    shorter than one segment is its only segment under every policy. Where the file
+    was cut by its own grid, what was decoded ends with the last slice, and every tail
+    is one.
 
     Returns
     -------
@@ -183,7 +219,8 @@ def cut(n_samples: int, spec: SegmentSpec, *, track_id: str = "") -> tuple[Segme
     start = n_full * hop
     n_tail = n_samples - start
     adds_samples = segments[-1].stop_sample < n_samples
-    long_enough = n_tail >= max(spec.min_tail_samples, spec.min_samples)
+    shortest = spec.min_tail_samples if spec.grid == "encoder" else 0
+    long_enough = n_tail >= max(shortest, spec.min_samples)
     if spec.tail != "drop" and adds_samples and long_enough:
         segments.append(Segment(start, n_tail))
     return tuple(segments)

@@ -22,6 +22,7 @@ from tune_cache.errors import StoreMismatchError, UsageError
 __all__ = [
     "ChannelRule",
     "EncoderSpec",
+    "GridRule",
     "SegmentSpec",
     "StoreSpec",
     "TailPolicy",
@@ -33,9 +34,11 @@ __all__ = [
 
 TailPolicy = Literal["keep", "drop", "pad"]
 ChannelRule = Literal["mix", "first"]
+GridRule = Literal["encoder", "file"]
 
 TAILS = ("keep", "drop", "pad")
 CHANNELS = ("mix", "first")
+GRIDS = ("encoder", "file")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 POOLINGS = ("mean", "max", "std")
 DTYPES = ("f2", "f4")
@@ -96,6 +99,10 @@ class SegmentSpec:
         Shortest tail that ``keep`` keeps (and, under ``pad``, that is padded).
     min_samples
         Shortest input the encoder takes; a track below it fails.
+    grid
+        ``encoder`` resamples a track and cuts it; ``file`` cuts it at its own rate,
+        drops a tail that is a smaller share of a segment than ``min_tail_samples``,
+        and resamples each piece by itself (MARBLE's slices).
     """
 
     sample_rate_hz: int
@@ -104,8 +111,16 @@ class SegmentSpec:
     tail: TailPolicy = "keep"
     min_tail_samples: int = 0
     min_samples: int = 1
+    grid: GridRule = "encoder"
 
     def __post_init__(self) -> None:
+        _require(self.grid in GRIDS, "grid", self.grid, "encoder or file")
+        _require(
+            self.grid == "encoder" or (not self.is_full and self.tail == "pad"),
+            "grid",
+            self.grid,
+            "'encoder' where segments are whole tracks or not padded",
+        )
         _require(self.sample_rate_hz > 0, "sample rate", self.sample_rate_hz, "a positive integer")
         _require(self.tail in TAILS, "tail", self.tail, "one of " + ", ".join(TAILS))
         _require(self.length_samples >= 0, "segment length", self.length_samples, "0 or more")
@@ -127,6 +142,16 @@ class SegmentSpec:
     def length_seconds(self) -> float | None:
         """Segment length in seconds, None for whole tracks."""
         return None if self.is_full else self.length_samples / self.sample_rate_hz
+
+    @property
+    def slices(self) -> tuple[float, float] | None:
+        """Seconds, and least share of a tail, that a file is cut by; None if it is not."""
+        if self.grid == "encoder":
+            return None
+        return (
+            self.length_samples / self.sample_rate_hz,
+            self.min_tail_samples / self.length_samples,
+        )
 
     @property
     def label(self) -> str:
@@ -226,8 +251,15 @@ class StoreSpec:
         _require(self.normalisation == "none", "normalisation", self.normalisation, "'none'")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, the text of which is hashed."""
-        return json.loads(canonical_json(dataclasses.asdict(self)))  # type: ignore[no-any-return]  # json is untyped
+        """Plain JSON values, the text of which is hashed.
+
+        What came after the first stores stands here only where it is used, so that
+        their keys stay.
+        """
+        fields = dataclasses.asdict(self)
+        if self.segments.grid == "encoder":
+            del fields["segments"]["grid"]
+        return json.loads(canonical_json(fields))  # type: ignore[no-any-return]  # json is untyped
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StoreSpec:

@@ -18,12 +18,13 @@ from tune_cache.errors import UsageError, first_few
 if TYPE_CHECKING:
     from tune_cache.aggregation.base import TrackAggregation
 
-__all__ = ["AGGREGATIONS", "MULTISCALE", "TRAINED", "make_aggregation"]
+__all__ = ["AGGREGATIONS", "MULTISCALE", "SLICES", "TRAINED", "make_aggregation"]
 
 STATISTICS = ("mean", "mean-duration", "median", "max", "min", "std", "first", "middle")
 AGGREGATIONS = (*STATISTICS, "mean+std", "concat")
 MULTISCALE = ("multiscale-mean", "multiscale-concat")
 TRAINED = ("transformer", "attention")
+SLICES = "slices"  # no vector a track, so in no list: a probe that averages what it predicts
 
 
 def make_aggregation(name: str, **options: Any) -> TrackAggregation:
@@ -32,8 +33,8 @@ def make_aggregation(name: str, **options: Any) -> TrackAggregation:
     Parameters
     ----------
     name
-        One of :data:`AGGREGATIONS`, :data:`MULTISCALE` or :data:`TRAINED`, or statistics
-        joined by ``+``.
+        One of :data:`AGGREGATIONS`, :data:`MULTISCALE` or :data:`TRAINED`, statistics
+        joined by ``+``, or :data:`SLICES`.
     options
         Constructor arguments, as ``max_segments=5`` of ``concat``.
 
@@ -48,6 +49,10 @@ def make_aggregation(name: str, **options: Any) -> TrackAggregation:
         from tune_cache.aggregation.concat import Concat
 
         made = Concat()
+    elif name == SLICES:
+        from tune_cache.aggregation.slices import Slices
+
+        made = Slices()
     elif name in MULTISCALE:
         from tune_cache.aggregation.scales import MultiScale
 

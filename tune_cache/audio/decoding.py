@@ -39,6 +39,7 @@ def decode(
     *,
     sample_rate_hz: int,
     channels: ChannelRule = "mix",
+    slices: tuple[float, float] | None = None,
     track_id: str = "",
     spilling: Spilling | None = None,
     keep_samples: bool = True,
@@ -54,6 +55,10 @@ def decode(
     channels
         ``mix`` averages the channels, ``first`` takes the first and ignores
         what is in the others.
+    slices
+        Cut at the file's own rate into pieces of so many seconds, a tail kept if it is
+        so large a share of one, and resample each by itself; see
+        :mod:`tune_cache.audio.slices`. None takes the track as one signal.
     spilling
         Where samples go that are too many for memory; they stay there if None.
         Samples are the same either way.
@@ -73,7 +78,14 @@ def decode(
     def start(decoder: str) -> Mono:
         samples = Collected(spilling, keep=keep_samples)
         reading = Reading(decoder)
-        return Mono(sample_rate_hz, channels, reading, samples=samples, on_progress=on_progress)
+        return Mono(
+            sample_rate_hz,
+            channels,
+            reading,
+            slices=slices,
+            samples=samples,
+            on_progress=on_progress,
+        )
 
     began = time.perf_counter()
     try:

@@ -17,6 +17,7 @@ import soxr
 
 from tune_cache.audio.failures import failure
 from tune_cache.audio.samples import Collected, SpooledSamples
+from tune_cache.audio.slices import Slicer
 from tune_cache.specs import ChannelRule
 
 __all__ = [
@@ -55,7 +56,8 @@ class AudioFacts:
     header_frames
         What the header promised; None if it says nothing.
     n_samples
-        At the encoder's rate, round(n_frames · target / source).
+        At the encoder's rate, round(n_frames · target / source); of slices, up to the
+        end of the last.
     peak
         Largest magnitude of the mono signal before resampling.
     n_nonfinite
@@ -121,6 +123,8 @@ class Mono:
 
     Parameters
     ----------
+    slices
+        Seconds and least share to cut the signal by before it is resampled.
     samples
         Where they go; into memory if None.
     on_progress
@@ -133,9 +137,12 @@ class Mono:
         channels: ChannelRule,
         reading: Reading,
         *,
+        slices: tuple[float, float] | None = None,
         samples: Collected | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
+        self._slicer = None if slices is None else Slicer(*slices, target_hz)
+        self._slices = slices
         self.target_hz = target_hz
         self.channels = channels
         self.reading = reading
@@ -166,16 +173,22 @@ class Mono:
                     check_limits(rate_hz, block.shape[1])
                     self._flush(resampler)
                     resampler, resampled_hz = None, rate_hz
-                    if rate_hz != self.target_hz:
+                    if rate_hz != self.target_hz and self._slicer is None:
                         resampler = soxr.ResampleStream(
                             rate_hz, self.target_hz, 1, dtype="float32", quality="HQ"
                         )
                     self.rate_hz = self.rate_hz or rate_hz
                     self.n_channels = self.n_channels or block.shape[1]
                 mono = self._reduce(block)
+                if self._slicer is not None:
+                    for piece in self._slicer.take(mono, rate_hz):
+                        self._append(piece)
+                    continue
                 self._append(mono if resampler is None else resampler.resample_chunk(mono))
         finally:
             self._flush(resampler)
+            for piece in self._slicer.finish() if self._slicer is not None else ():
+                self._append(piece)
 
     def result(self, container: str) -> DecodedAudio:
         """Return samples and facts, or say why they are not fit for use."""
@@ -188,7 +201,16 @@ class Mono:
             )
         if self.peak > MAX_PEAK:
             raise failure("non-finite", f"peaks at {self.peak:.3g}, where full scale is 1")
+        if self._slices is not None and not self._samples.n_samples:
+            seconds, share = self._slices
+            raise failure(
+                "too-short",
+                f"has {self.seconds}, expected at least {share:g} of a slice of {seconds:g} s",
+            )
         notes = list(self.reading.notes)
+        if self._slicer is not None and self._slicer.n_dropped:
+            n_seconds = self._slicer.n_dropped / self.rate_hz
+            notes.append(f"its last {n_seconds:.1f} s are too short for a slice")
         header_frames = self.reading.header_frames
         tolerance = TOLERANCE_SECONDS * self.rate_hz
         if header_frames is not None and abs(header_frames - self.n_frames) > tolerance:

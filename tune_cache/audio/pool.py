@@ -42,6 +42,8 @@ class DecodePool:
     ----------
     n_workers
         Processes, each with one thread here that waits for it.
+    channels, slices
+        As :func:`~tune_cache.audio.decode` takes them.
     timeout_seconds
         Without a sign of progress, on the wall clock. A file that makes progress has
         this, and a second for every 5 of audio decoded so far.
@@ -71,6 +73,7 @@ class DecodePool:
         *,
         sample_rate_hz: int,
         channels: ChannelRule = "mix",
+        slices: tuple[float, float] | None = None,
         timeout_seconds: float = 30,
         memory_bytes: int = 1 << 30,
         spool: Path | None = None,
@@ -79,6 +82,7 @@ class DecodePool:
         self._settings = {
             "sample_rate_hz": sample_rate_hz,
             "channels": channels,
+            "slices": slices,
             "memory_bytes": memory_bytes,
             "spool": "" if spool is None else os.fspath(spool),
             "keep_samples": keep_samples,

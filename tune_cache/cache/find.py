@@ -26,9 +26,14 @@ from tune_cache.errors import (
 )
 from tune_cache.specs import StoreSpec, differing_fields
 
-__all__ = ["copy_sources", "find_stores", "missing_tracks"]
+__all__ = ["copy_sources", "find_stores", "is_resampled_first", "missing_tracks"]
 
 logger = logging.getLogger(__name__)
+
+
+def is_resampled_first(spec: StoreSpec) -> bool:
+    """Whether tracks were resampled and then cut, as everything is but a protocol's slices."""
+    return spec.segments.grid == "encoder"
 
 
 def copy_sources(
@@ -85,6 +90,7 @@ def find_stores(
     audio: Callable[[], Mapping[str, str]],
     track_ids: Sequence[str],
     pooling: str = "mean",
+    serves: Callable[[StoreSpec], bool] = is_resampled_first,
     remedy: str = "tune extract",
 ) -> list[Store]:
     """Find the stores that hold some tracks, one a segment length.
@@ -101,6 +107,8 @@ def find_stores(
         All tracks of the dataset.
     pooling
         Must be kept by the store.
+    serves
+        Which specs do; a protocol's slices only where a protocol asks for them.
     remedy
         The command that makes what is missing, for the hint.
 
@@ -121,6 +129,8 @@ def find_stores(
             continue
         try:
             store = open_store(path)
+            if not serves(store.spec):
+                continue
             known = set(store.track_ids)
         except StoreError as error:  # it may be of other tracks: told only if nothing serves
             near.append(f"{path.name} cannot be used: {error}")

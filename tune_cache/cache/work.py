@@ -60,6 +60,7 @@ def open_pool(
         n_workers,
         sample_rate_hz=spec.segments.sample_rate_hz,
         channels=spec.channels,
+        slices=spec.segments.slices,
         spool=spool,
     )
 

@@ -55,6 +55,13 @@ Segments = Annotated[
     list[str] | None,
     typer.Option(metavar="SECONDS|full", help="Segment length; repeatable.", show_default=False),
 ]
+Checkpoint = Annotated[
+    str | None, typer.Option(metavar="best-val|last", help="Epoch of mlp that is kept; best-val.")
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(metavar="tune|marble-v2", help="Whose cutting and training to follow; tune."),
+]
 TaskNames = Annotated[
     list[str] | None, typer.Option(help="Task; repeatable; all by default.", show_default=False)
 ]

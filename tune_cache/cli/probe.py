@@ -10,6 +10,7 @@ import typer
 from tune_cache.cli.options import (
     AsJson,
     CacheDir,
+    Checkpoint,
     DataRoot,
     DatasetArgument,
     Derive,
@@ -22,6 +23,7 @@ from tune_cache.cli.options import (
     Positions,
     PretrainEpochs,
     PretrainOn,
+    Protocol,
     ReadOut,
     Repeats,
     Segments,
@@ -39,7 +41,7 @@ AGGREGATIONS = (
     "repeatable."
 )
 PROBES = (
-    "auto, logistic, ridge, svm, knn, centroid, or a scikit-learn estimator as "
+    "auto, logistic, ridge, svm, knn, centroid, mlp, or a scikit-learn estimator as "
     "'sklearn.svm.SVC(C={0.1, 1})'; trained with an aggregation or mix: linear (auto), mlp; "
     "repeatable."
 )
@@ -62,6 +64,8 @@ def probe(
     derive: Derive = None,
     shots: Shots = None,
     repeats: Repeats = None,
+    checkpoint: Checkpoint = None,
+    protocol: Protocol = None,
     encoder: EncoderName = None,
     store: Annotated[
         Path | None, typer.Option(help="Exactly this store.", show_default=False)
@@ -83,7 +87,9 @@ def probe(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Where aggregations are trained: auto, cpu, cuda.", show_default=False),
+        typer.Option(
+            help="Where aggregations and mlp are trained: auto, cpu, cuda.", show_default=False
+        ),
     ] = None,
     strict: Strict = False,
     drop_leaks: DropLeaks = False,
@@ -112,6 +118,8 @@ def probe(
         derive=derive or (),
         shots=shots or (),
         repeats=repeats,
+        checkpoint=checkpoint,
+        protocol=protocol,
         encoder=encoder,
         store=store,
         max_segments=max_segments,

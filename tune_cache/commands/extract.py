@@ -24,7 +24,9 @@ from tune_cache.commands.context import (
     plan_tracks,
     several,
 )
+from tune_cache.commands.protocol import chosen_protocol, slices_of
 from tune_cache.datasets.base import Dataset
+from tune_cache.datasets.protocols import Profile, profiles_of
 from tune_cache.encoders.base import Encoder, EncoderInfo, get_encoder, parse_layers
 from tune_cache.encoders.sized import SizedEncoder
 from tune_cache.errors import UsageError
@@ -89,6 +91,7 @@ def extract(
     max_memory: str | int | None = None,
     workers: int | None = None,
     part: str | None = None,
+    protocol: str | None = None,
     data_root: Path | None = None,
     cache_dir: Path | str | None = None,
     rehash: bool = False,
@@ -118,6 +121,10 @@ def extract(
         decoded audio (two units of ten minutes, 115 MB) are not in it.
     part
         ``I/N``: only this share of the work, for job arrays.
+    protocol
+        ``marble-v2`` cuts, pads and mixes as MARBLE's profiles of the dataset's tasks say
+        (:mod:`tune_cache.datasets.protocols`), so ``seg``, ``hop``, ``tail``, ``min_tail`` and
+        ``channels`` are not to be given; ``tune`` if None.
     rehash
         Read every audio file again, whatever its times say.
     on_progress, on_start
@@ -131,6 +138,16 @@ def extract(
     context = open_context(cache_dir)
     choose = context.setting
     loaded = context.dataset(dataset, data_root=data_root, allow_outside_root=allow_outside_root)
+    follows = chosen_protocol(
+        context,
+        protocol,
+        seg=several(seg),
+        hop=hop,
+        tail=tail,
+        min_tail=min_tail,
+        channels=channels,
+    )
+    profiles = profiles_of(loaded) if follows else ()
     name = choose("encoder", encoder, loaded.encoder)
     path = choose("encoder_path", encoder_path)
     precision = known_precision(choose("precision", precision, "fp32"))
@@ -160,6 +177,7 @@ def extract(
             pool=pool,
             dtype=dtype,
             channels=channels,
+            profiles=profiles,
         )
         planned = plan_tracks(loaded.tracks, inventory)
     kept = specs[0]
@@ -221,8 +239,9 @@ def store_specs(
     pool: str | None = None,
     dtype: str | None = None,
     channels: ChannelRule | None = None,
+    profiles: Sequence[Profile] = (),
 ) -> list[StoreSpec]:
-    """One spec a segment length; what is None is as configured, else the default."""
+    """One spec a segment length, or a profile; what is None is as configured, else the default."""
     choose = context.setting
     pools = [word.strip() for word in choose("pool", pool, "mean").split(",")]
     unknown = [word for word in pools if word not in POOLINGS]
@@ -233,10 +252,15 @@ def store_specs(
     rule = choose("channels", channels, "mix")
     if rule not in CHANNELS:
         raise UsageError(f"--channels is {rule!r}, expected mix or first")
-    return [
-        StoreSpec(
-            encoder=info.spec,
-            segments=segment_spec(
+    cuts = [
+        (
+            slices_of(profile, sample_rate_hz=info.sample_rate, min_samples=info.min_samples),
+            profile.channels,
+        )
+        for profile in profiles
+    ] or [
+        (
+            segment_spec(
                 length,
                 sample_rate_hz=info.sample_rate,
                 min_samples=info.min_samples,
@@ -244,12 +268,20 @@ def store_specs(
                 tail=choose("tail", tail, "keep"),
                 min_tail_seconds=choose("min_tail", min_tail),
             ),
+            rule,
+        )
+        for length in seg
+    ]
+    return [
+        StoreSpec(
+            encoder=info.spec,
+            segments=segments,
             layers=parse_layers(choose("layers", layers, "all"), info.n_layers),
             poolings=tuple(word for word in POOLINGS if word in pools),
             dtype=choose("dtype", dtype, "f2"),
-            channels=rule,
+            channels=mixed,
             resampler=RESAMPLER,
             decoder=DECODER,
         )
-        for length in seg
+        for segments, mixed in cuts
     ]

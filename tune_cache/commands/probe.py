@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tune_cache.commands.context import Length, lengths, open_context, several
+from tune_cache.commands.probe_protocol import probe_by_protocol
 from tune_cache.commands.probe_settings import aggregation_options, on_leaks
-from tune_cache.commands.probe_stores import context_of, stores_to_probe
+from tune_cache.commands.probe_stores import context_of, saved_run, stores_to_probe
+from tune_cache.commands.protocol import chosen_protocol
 from tune_cache.commands.training import training_of, write_weights
 from tune_cache.datasets.base import Dataset
-from tune_cache.errors import StoreError, TaskError
+from tune_cache.errors import TaskError
 from tune_cache.probes.evaluate import N_REPEATS
-from tune_cache.probes.result import ProbeResult
+from tune_cache.probes.mlp import mlp_options
+from tune_cache.probes.models import is_trained
 from tune_cache.probes.sources import Loader, refuse_derived, sources
 from tune_cache.probes.sweep import Cell, Evaluator
-from tune_cache.reports.results import RunContext, SavedRun, load_run, save_result
+from tune_cache.reports.results import SavedRun
 
 __all__ = ["ProbeReport", "probe"]
 
@@ -64,10 +65,12 @@ def probe(
     readout: str | None = None,
     aggregator: Path | None = None,
     attention_out: Path | None = None,
-    device: str | None = None,
     derive: float | Sequence[float] = (),
     shots: int | Sequence[int] = (),
     repeats: int | None = None,
+    checkpoint: str | None = None,
+    device: str | None = None,
+    protocol: str | None = None,
     strict: bool = False,
     drop_leaks: bool = False,
     data_root: Path | None = None,
@@ -117,6 +120,12 @@ def probe(
         this length, a row of its own beside the stored one.
     shots, repeats
         Learn from so many tracks a class, drawn so many times (10 if None).
+    checkpoint
+        Epoch of ``mlp`` that is kept: ``best-val`` (if None) or ``last``.
+    protocol
+        ``marble-v2`` trains as MARBLE's profile of each task says, on slices that
+        ``tune extract --protocol marble-v2`` made; of the flags above it leaves ``task``,
+        ``layer``, ``seed``, ``checkpoint`` and ``device``. ``tune`` if None.
     strict, drop_leaks
         Where tracks of one group or file, or near-duplicates, are in two splits:
         refuse, or leave out those in the split that is learnt from. Neither: say so.
@@ -142,6 +151,35 @@ def probe(
         )
     names = choose("task", several(task), tuple(item.name for item in loaded.tasks))
     tasks = [loaded.task(name) for name in names]
+    follows = chosen_protocol(
+        context,
+        protocol,
+        agg=several(agg),
+        probe=several(probe),
+        seg=several(seg),
+        derive=several(derive),
+        shots=several(shots),
+        repeats=repeats,
+        max_segments=max_segments,
+        fill=fill,
+    )
+    leaks = on_leaks(choose, strict=strict, drop_leaks=drop_leaks)
+    if follows:
+        runs, warnings = probe_by_protocol(
+            context,
+            loaded,
+            tasks,
+            given=loaded.name if dataset is None else os.fspath(dataset),
+            layer=several(layer),
+            seed=several(seed),
+            checkpoint=choose("checkpoint", checkpoint),
+            device=choose("device", device),
+            encoder=encoder,
+            store=store,
+            leaks=leaks,
+            on_result=on_result,
+        )
+        return ProbeReport(dataset=loaded, runs=tuple(runs), warnings=tuple(warnings))
     aggregations = choose("agg", several(agg), ("mean",))
     of_concat = {
         "max_segments": choose("max_segments", max_segments),
@@ -174,10 +212,12 @@ def probe(
         itertools.product(
             choose("probe", several(probe), ("auto",)),
             choose("layer", several(layer), ("best",)),
-            choose("seed", several(seed), (1234,)),
             choose("shots", several(shots), (None,)),
         )
     )
+    seeds = choose("seed", several(seed), (1234,))
+    trained = {"checkpoint": choose("checkpoint", checkpoint), "device": choose("device", device)}
+    mlp_options(trained)  # a mistake is one whatever is probed
     draws = choose("repeats", repeats, N_REPEATS)
     loader = Loader(loaded, stores)
     evaluate = Evaluator(loaded, loader=loader)
@@ -190,29 +230,33 @@ def probe(
             stores,
             tuple(aggregations),
             derive=derives,
-            on_leaks=on_leaks(choose, strict=strict, drop_leaks=drop_leaks),
+            on_leaks=leaks,
         )
         for name in names
     )
     runs = []
     for source, aggregation in found:
         where = context_of(loaded, loader.stores(source))
-        for model, policy, number, few in cells:
-            results = evaluate.results(
-                Cell(
-                    source=source,
-                    aggregation=aggregation,
-                    aggregation_options=options[aggregation],
-                    probe=model,
-                    layer=str(policy),
-                    seed=number,
-                    shots=few,
-                    repeats=draws,
-                    training=training.of(aggregation, loader.stores(source)),
-                )
+        for model, policy, few in cells:
+            results = evaluate(
+                [
+                    Cell(
+                        source=source,
+                        aggregation=aggregation,
+                        aggregation_options=options[aggregation],
+                        probe=model,
+                        probe_options=trained if is_trained(model) else {},
+                        layer=str(policy),
+                        seed=number,
+                        shots=few,
+                        repeats=draws,
+                        training=training.of(aggregation, loader.stores(source)),
+                    )
+                    for number in seeds
+                ]
             )
             for result in results:
-                run, problem = _saved(context.layout.results_db, result, where)
+                run, problem = saved_run(context.layout.results_db, result, where)
                 warnings += [problem] if problem and problem not in warnings else []
                 runs.append(run)
                 if on_result is not None:
@@ -220,15 +264,3 @@ def probe(
     if attention_out is not None:
         write_weights(attention_out, runs)
     return ProbeReport(dataset=loaded, runs=tuple(runs), warnings=tuple(warnings))
-
-
-def _saved(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun, str]:
-    """Save a result; where that fails it is still shown, with the reason."""
-    try:
-        run = load_run(path, save_result(path, result, where))
-        kept = dataclasses.replace(run.result, segment_weights=result.segment_weights)
-        return dataclasses.replace(run, result=kept), ""
-    except (StoreError, OSError) as error:
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        run = SavedRun(run_id=0, created=created, context=where, result=result)
-        return run, f"result is not saved: {error}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +12,9 @@ from typing import Any, Literal
 from tune_cache.cache.find import find_stores, missing_tracks
 from tune_cache.cache.store import Store, open_store
 from tune_cache.commands.context import Context, plan_tracks
+from tune_cache.commands.protocol import stores_of
 from tune_cache.datasets.base import Dataset
+from tune_cache.datasets.protocols import Profile
 from tune_cache.errors import (
     StoreAmbiguousError,
     StoreError,
@@ -18,10 +22,11 @@ from tune_cache.errors import (
     StoreNotFoundError,
     first_few,
 )
-from tune_cache.reports.results import RunContext
+from tune_cache.probes.result import ProbeResult
+from tune_cache.reports.results import RunContext, SavedRun, load_run, save_result
 from tune_cache.specs import canonical_json, sha256_text
 
-__all__ = ["context_of", "stores_to_probe"]
+__all__ = ["context_of", "saved_run", "stores_to_probe"]
 
 
 def stores_to_probe(
@@ -32,6 +37,7 @@ def stores_to_probe(
     seg: Sequence[float | Literal["full"]],
     encoder: str | None,
     store: Path | None,
+    profiles: Sequence[Profile] = (),
 ) -> tuple[list[Store], list[str]]:
     """Find the stores to probe, one a segment length, and what must be said about the choice.
 
@@ -45,6 +51,8 @@ def stores_to_probe(
         The dataset's own if None, or the only one that has stores.
     store
         Exactly this store.
+    profiles
+        Of a protocol whose slices are asked for; none for stores of no protocol.
 
     Raises
     ------
@@ -52,6 +60,7 @@ def stores_to_probe(
         If no store serves, or several encodings do.
     """
     track_ids = [track.track_id for track in dataset.tracks]
+    serves = stores_of(profiles)
 
     @cache
     def audio() -> Mapping[str, str]:
@@ -62,6 +71,11 @@ def stores_to_probe(
     exact = context.setting("store", store)
     if exact is not None:
         opened = open_store(exact)
+        if profiles and not serves(opened.spec):
+            raise StoreMismatchError(
+                f"store {opened.name!r} does not hold the slices of profile {profiles[0].name}",
+                hint=f"make them with `tune extract {given} --protocol marble-v2`",
+            )
         asked_for = {
             "--seg": [length if length == "full" else f"{length:.6g}" for length in seg],
             "--encoder": [encoder] if encoder else [],
@@ -87,9 +101,10 @@ def stores_to_probe(
         "lengths": seg,
         "audio": audio,
         "track_ids": track_ids,
+        "serves": serves,
     }
     name = asked or dataset.encoder
-    remedy = f"tune extract {given} --encoder "
+    remedy = f"tune extract {given}{' --protocol marble-v2' * bool(profiles)} --encoder "
     try:
         return find_stores(context.layout, encoder=name, remedy=remedy + name, **common), []
     except StoreNotFoundError as error:
@@ -173,3 +188,15 @@ def _together(stores: Sequence[Store]) -> dict[str, Any]:
         if len(known) == len(stores):
             cost[name] = rule(known)
     return cost
+
+
+def saved_run(path: Path, result: ProbeResult, where: RunContext) -> tuple[SavedRun, str]:
+    """Save a result; where that fails it is still shown, with the reason."""
+    try:
+        run = load_run(path, save_result(path, result, where))
+        kept = dataclasses.replace(run.result, segment_weights=result.segment_weights)
+        return dataclasses.replace(run, result=kept), ""
+    except (StoreError, OSError) as error:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        run = SavedRun(run_id=0, created=created, context=where, result=result)
+        return run, f"result is not saved: {error}"

@@ -22,7 +22,7 @@ from tune_cache.commands.sweep_stores import Collection, Grid, choose_encoder, f
 from tune_cache.commands.training import training_of
 from tune_cache.datasets.base import Dataset
 from tune_cache.encoders.base import EncoderInfo, get_encoder
-from tune_cache.errors import EncoderError, StoreNotFoundError
+from tune_cache.errors import EncoderError, StoreNotFoundError, UsageError
 from tune_cache.probes.compare import MARGIN
 from tune_cache.probes.evaluate import N_REPEATS
 from tune_cache.probes.presets import preset_named
@@ -102,6 +102,7 @@ def sweep(
     repeats: int | None = None,
     strict: bool = False,
     drop_leaks: bool = False,
+    checkpoint: str | None = None,
     data_root: Path | None = None,
     cache_dir: Path | str | None = None,
     allow_outside_root: bool = False,
@@ -118,7 +119,7 @@ def sweep(
 
     Parameters
     ----------
-    dataset, task, seg, encoder, max_segments, fill, data_root, allow_outside_root
+    dataset, task, seg, encoder, max_segments, fill, checkpoint, data_root, allow_outside_root
         As for :func:`~tune_cache.commands.probe.probe`.
     derive, shots, repeats, strict, drop_leaks,
     pretrain_epochs, pretrain_on, finetune, positions, readout
@@ -151,6 +152,8 @@ def sweep(
     preset = context.setting("preset", preset)
     margin = float(context.setting("margin", margin, MARGIN))
     jobs = context.setting("jobs", jobs)
+    if context.setting("protocol", None, "tune") != "tune":
+        raise UsageError("a sweep follows no protocol", hint="use `tune probe --protocol …`")
     chosen = preset_named(preset)
     loaded = context.dataset(dataset, data_root=data_root, allow_outside_root=allow_outside_root)
     if on_start is not None:
@@ -186,6 +189,7 @@ def sweep(
             derive=values("derive", derive, ()),
             shots=values("shots", shots, (None,)),
             repeats=context.setting("repeats", repeats, N_REPEATS),
+            checkpoint=context.setting("checkpoint", checkpoint),
             on_leaks=on_leaks(context.setting, strict=strict, drop_leaks=drop_leaks),
         ),
         segs,

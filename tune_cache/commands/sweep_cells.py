@@ -26,12 +26,13 @@ from tune_cache.datasets.base import Dataset
 from tune_cache.errors import StoreError, TaskError, TuneCacheError
 from tune_cache.probes.evaluate import layer_for
 from tune_cache.probes.features import Features
-from tune_cache.probes.models import PROBES, make_probe
+from tune_cache.probes.models import PROBES, is_trained, make_probe
 from tune_cache.probes.result import ProbeResult
 from tune_cache.probes.sources import Found, Loader, OnLeaks, look, sources
 from tune_cache.probes.sweep import (
     Cell,
     Evaluator,
+    by_seed,
     cell_key,
     code_digest,
     merge_aggregations,
@@ -73,6 +74,7 @@ class Asked:
     repeats: int = 0
     on_leaks: OnLeaks = "tell"
     training: AskedTraining
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +176,7 @@ def plan(
                         aggregation=names[0],
                         aggregation_options=asked.options.get(names[0], {}),
                         probe=probe,
+                        probe_options={"checkpoint": asked.checkpoint} if is_trained(probe) else {},
                         layer=layer,
                         seed=seed,
                         shots=shots,
@@ -309,22 +312,23 @@ def run_cells(
     wanted = {
         key: (row, cell) for row in rows for key, cell in zip(row.keys, row.cells, strict=True)
     }
-    for run in _remembered(path, dataset.name, wanted, ran):
-        ran.runs[run.context.cell_key] = run
+    ran.runs |= {run.context.cell_key: run for run in _remembered(path, dataset.name, wanted, ran)}
     ran.n_remembered = len(ran.runs)
     pending = [key for key in wanted if key not in ran.runs]
-    n_jobs = jobs_for(jobs, len(pending))
-    cells = [wanted[key][1] for key in pending]
-    for place, found in run_all(Evaluator, (dataset, n_jobs), cells, jobs=n_jobs):
-        key = pending[place]
-        if isinstance(found, TuneCacheError):
-            ran.failed[key] = found
-        else:
-            where = replace(wanted[key][0].where, cell_key=key)
-            ran.runs[key], problem = _saved(path, found, where)
-            ran.warnings += [problem] if problem and problem not in ran.warnings else []
-        if on_cell is not None:
-            on_cell(len(ran.runs) + len(ran.failed), len(wanted))
+    groups = by_seed([wanted[key][1] for key in pending])
+    n_jobs = jobs_for(jobs, len(groups))
+    items = [[wanted[pending[place]][1] for place in group] for group in groups]
+    for number, found in run_all(Evaluator, (dataset, n_jobs), items, jobs=n_jobs):
+        for position, place in enumerate(groups[number]):
+            key = pending[place]
+            if isinstance(found, TuneCacheError):
+                ran.failed[key] = found
+            else:
+                where = replace(wanted[key][0].where, cell_key=key)
+                ran.runs[key], problem = _saved(path, found[position], where)
+                ran.warnings += [problem] if problem and problem not in ran.warnings else []
+            if on_cell is not None:
+                on_cell(len(ran.runs) + len(ran.failed), len(wanted))
     return ran
 
 

@@ -126,6 +126,8 @@ class Task:
         Names of the regression targets; empty for the other kinds.
     metrics
         Names of the metrics to report; empty leaves it to the probe.
+    protocol_task
+        Whose profile a protocol follows; empty for that of its own name.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Task:
     kind: Kind
     targets: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    protocol_task: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

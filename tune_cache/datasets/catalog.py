@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tune_cache.datasets.base import SPLITS, Dataset, Problem, Task, raise_errors
@@ -142,7 +142,7 @@ def read_dataset(
     dataset = Dataset(
         name=source.name,
         tracks=understood.tracks,
-        tasks=understood.tasks,
+        tasks=tuple(_with_profile(task, configured) for task in understood.tasks),
         data_root=understood.data_root,
         encoder=(configured.encoder if configured else None) or encoder,
         licence="; ".join(dict.fromkeys(entry.licence for entry in entries)),
@@ -251,6 +251,14 @@ def _rules(source: _Source) -> Sequence[LabelRule]:
             for task in known
         ] or [LabelRule(name=own_name, sets=(set_name,), is_optional=True)]
     return rules
+
+
+def _with_profile(task: Task, configured: DatasetConfig | None) -> Task:
+    """Say whose protocol a task follows, if tune.toml does."""
+    if configured is None:
+        return task
+    own = configured.tasks[task.name].protocol_task if task.name in configured.tasks else ""
+    return replace(task, protocol_task=own or configured.protocol_task)
 
 
 def _suggested(name: str) -> Task | None:

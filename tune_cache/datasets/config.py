@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tune_cache.datasets.base import Kind
+from tune_cache.datasets.protocols import MARBLE_V2, PROTOCOLS
 from tune_cache.errors import UsageError
 from tune_cache.specs import CHANNELS, DTYPES, POOLINGS, PRECISIONS, TAILS
 
@@ -47,12 +48,15 @@ class TaskConfig:
     ----------
     label
         Record keys; several make one regression task, one target each.
+    protocol_task
+        Whose profile ``--protocol marble-v2`` follows.
     """
 
     label: tuple[str, ...] = ("label",)
     kind: Kind | None = None
     targets: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    protocol_task: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +67,14 @@ class DatasetConfig:
     ----------
     manifests
         Absolute; each in any form that the DATASET argument takes as a path.
+    protocol_task
+        Of the tasks that do not say it themselves.
     """
 
     manifests: tuple[Path, ...]
     data_root: Path | None = None
     encoder: str | None = None
+    protocol_task: str = ""
     tasks: Mapping[str, TaskConfig] = field(default_factory=dict)
 
 
@@ -186,7 +193,7 @@ FLAGS: dict[str, Reader] = {
     "batch_size": _either("auto", otherwise=_integer, expected="an integer or 'auto'"),
     "max_memory": _size,
     "workers": _integer,
-    "protocol": _either("tune", "marble-v2"),
+    "protocol": _either(*PROTOCOLS),
     "agg": _several(_text),
     "layer": _several(_whole_or_text),
     "probe": _several(_text),
@@ -194,6 +201,7 @@ FLAGS: dict[str, Reader] = {
     "derive": _several(_number),
     "shots": _several(_integer),
     "repeats": _integer,
+    "checkpoint": _either("best-val", "last"),
     "max_segments": _integer,
     "fill": _either("draw", "mean", "zero"),
     "pretrain_epochs": _integer,
@@ -296,6 +304,7 @@ def _dataset(value: Any, file: Path, name: str) -> DatasetConfig:
         "manifests": _several(_path),
         "data_root": _path,
         "encoder": _text,
+        "protocol_task": _either(*MARBLE_V2),
         "tasks": tasks,
     }
     fields = _table(value, file, table, readers)
@@ -313,6 +322,7 @@ def _task(value: Any, file: Path, table: str) -> TaskConfig:
         "kind": _either(*KINDS),
         "targets": _several(_text),
         "metrics": _several(_text),
+        "protocol_task": _either(*MARBLE_V2),
     }
     task = TaskConfig(**_table(value, file, table, readers))
     if len(task.label) > 1 and task.kind not in (None, "regression"):

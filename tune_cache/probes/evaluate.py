@@ -14,14 +14,14 @@ seed draws the bootstrap, few-shot examples, and what estimators of others draw.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tune_cache.aggregation.registry import TRAINED
 from tune_cache.errors import TaskError
-from tune_cache.probes.fitting import Chosen, Fitted, Plan
+from tune_cache.probes.fitting import Chosen, Fitted, Plan, fit_seeds, rates_to_follow
 from tune_cache.probes.layers import LAYER_POLICIES, layers_asked
 from tune_cache.probes.measure import measured
 from tune_cache.probes.models import Params, make_probe
@@ -33,6 +33,7 @@ from tune_cache.probes.workshop import Workshop, head_named, is_joint
 if TYPE_CHECKING:
     from tune_cache.probes.features import Features, Tracks
     from tune_cache.probes.joint import Joint
+    from tune_cache.probes.mlp import MLPOptions
     from tune_cache.probes.result import ProbeResult
     from tune_cache.probes.tasks import TaskData
 
@@ -50,8 +51,10 @@ def run_probe(
     aggregation: str = "mean",
     aggregation_options: Mapping[str, Any] | None = None,
     probe: str = "auto",
+    probe_options: MLPOptions | None = None,
+    probe_label: str | None = None,
     layer: str | int = "best",
-    seed: int = 1234,
+    seed: int | Sequence[int] = 1234,
     n_resamples: int = N_RESAMPLES,
     shots: int | None = None,
     repeats: int = N_REPEATS,
@@ -66,11 +69,15 @@ def run_probe(
     ----------
     aggregation, aggregation_options
         As :func:`~tune_cache.aggregation.registry.make_aggregation` takes them.
+    probe_options, probe_label
+        What shapes ``mlp``, and what the result calls it; its name if None.
     layer
         An index (negative counts from the store's last), ``last``, ``mean``
         (of the vectors of all layers), ``mix`` (weights of all layers, learnt with a
         head), ``best`` on validation, or ``all``. What is trained takes one layer:
         ``best`` is ``last`` there.
+    seed
+        One or several; those of ``mlp`` are trained together, each to what it is alone.
     shots, repeats
         Learn from so many training tracks a class, drawn ``repeats`` times; the
         layer and strength are those with the best mean score on the whole
@@ -90,44 +97,68 @@ def run_probe(
     """
     options = dict(aggregation_options or {})
     asked, notes = layer_for(aggregation, str(layer))
-    plan = Plan(
-        data=data,
-        aggregation=aggregation,
-        options=options,
-        told=features.options,
-        probe=probe_for(probe, data.kind, aggregation, options, asked),
-        layer_asked=asked,
-        seed=seed,
-        n_resamples=n_resamples,
-        shots=shots,
-        draws=() if shots is None else tuple(draw_shots(data, shots, repeats, seed=seed)),
-        workshop=workshop or Workshop(),
-        notes=notes,
-    )
+    name = probe_for(probe, data.kind, aggregation, options, asked)
+    seeds = (seed,) if isinstance(seed, int) else tuple(dict.fromkeys(seed))
+    plans = [
+        Plan(
+            data=data,
+            aggregation=aggregation,
+            options=options,
+            told=features.options,
+            probe=name,
+            probe_options=probe_options,
+            probe_label=probe_label or name,
+            layer_asked=asked,
+            seed=one,
+            n_resamples=n_resamples,
+            shots=shots,
+            draws=() if shots is None else tuple(draw_shots(data, shots, repeats, seed=one)),
+            workshop=workshop or Workshop(),
+            notes=notes,
+        )
+        for one in seeds
+    ]
+    # draws of few shots, and what is trained before a probe, differ by seed
+    if plans[0].is_stepped and shots is None and aggregation not in TRAINED:
+        return _run(features, plans)
+    return tuple(result for plan in plans for result in _run(features, [plan]))
+
+
+def _run(features: Features, plans: Sequence[Plan]) -> tuple[ProbeResult, ...]:
+    """Look at every layer with all seeds at once; what that takes is shared among them."""
+    asked = plans[0].layer_asked
     seconds = _no_seconds()
-    curve: list[tuple[str, float]] = []
-    results: list[ProbeResult] = []
-    best: Chosen | None = None
+    curves: list[list[tuple[str, float]]] = [[] for _ in plans]
+    results: list[list[ProbeResult]] = [[] for _ in plans]
+    best: dict[int, Chosen] = {}
     peak_bytes = 0.0
     for label, tracks, seconds_read in layers_asked(features, asked):
         if asked == "all":
             seconds = _no_seconds()
-        seconds["read"] += seconds_read
-        with measured(memory=not curve) as fit:
-            fitted = _fitted(label, tracks, plan)
-        seconds["fit"] += fit.seconds
-        peak_bytes = peak_bytes if curve else fit.peak_bytes
+        is_first = not curves[0]
+        seconds["read"] += seconds_read / len(plans)
+        with measured(memory=is_first and plans[0].counts_memory) as fit:
+            fitted = _fitted(label, tracks, plans)
+        seconds["fit"] += fit.seconds / len(plans)
+        peak_bytes = fit.peak_bytes if is_first else peak_bytes
         with measured(memory=False) as predict:
-            cell = _choose(label, tracks, plan, fitted)
-        seconds["predict"] += predict.seconds
-        curve.append((label, cell.val_score))
-        if asked == "all":
-            results.append(scored(cell, plan, seconds, peak_bytes))
-        elif best is None or cell.val_score > best.val_score:
-            best = cell
-    if best is not None:
-        results.append(scored(best, plan, seconds, peak_bytes))
-    return tuple(dataclasses.replace(result, layer_curve=tuple(curve)) for result in results)
+            cells = [
+                _choose(label, tracks, plan, some) for plan, some in zip(plans, fitted, strict=True)
+            ]
+        seconds["predict"] += predict.seconds / len(plans)
+        for number, cell in enumerate(cells):
+            curves[number].append((label, cell.val_score))
+            if asked == "all":
+                results[number].append(scored(cell, plans[number], seconds, peak_bytes))
+            elif number not in best or cell.val_score > best[number].val_score:
+                best[number] = cell
+    for number, cell in best.items():
+        results[number].append(scored(cell, plans[number], seconds, peak_bytes))
+    return tuple(
+        dataclasses.replace(result, layer_curve=tuple(curve))
+        for some, curve in zip(results, curves, strict=True)
+        for result in some
+    )
 
 
 def _no_seconds() -> dict[str, float]:
@@ -167,9 +198,16 @@ def probe_for(
     return make_probe(probe, kind)[0]
 
 
-def _fitted(layer: str, tracks: Mapping[str, Tracks], plan: Plan) -> list[Fitted | Joint]:
-    """Fit every strength at one layer: to all of train, or all but each fold, or each draw."""
-    data = plan.data
+def _fitted(
+    layer: str, tracks: Mapping[str, Tracks], plans: Sequence[Plan]
+) -> list[list[Fitted | Joint]]:
+    """Fit every strength at one layer: to all of train, or all but each fold, or each draw.
+
+    Returns
+    -------
+    by seed, one for each of these
+    """
+    data = plans[0].data
     for split, part in data.splits.items():
         if len(tracks[split]) != len(part):
             raise TaskError(
@@ -177,9 +215,21 @@ def _fitted(layer: str, tracks: Mapping[str, Tracks], plan: Plan) -> list[Fitted
             )
     train, folds = tracks["train"], data.folds
     if folds is not None:
-        subsets = [np.flatnonzero(folds != fold) for fold in range(int(folds.max()) + 1)]
-        return [plan.fitted(layer, train, rows) for rows in subsets]
-    return [plan.fitted(layer, train, rows) for rows in plan.draws] or [plan.fitted(layer, train)]
+        truth = data.splits["train"].truth
+        each = []
+        for fold in range(int(folds.max()) + 1):
+            out = np.flatnonzero(folds == fold)
+            held_out = (train[out], truth[out])
+            each.append(
+                fit_seeds(plans, layer, train, np.flatnonzero(folds != fold), held_out=held_out)
+            )
+    else:
+        held_out = (tracks["val"], data.splits["val"].truth)
+        each = [
+            fit_seeds(plans, layer, train, rows, held_out=held_out)
+            for rows in plans[0].draws or (None,)
+        ]
+    return [list(some) for some in zip(*each, strict=True)]
 
 
 def _choose(
@@ -213,6 +263,7 @@ def _choose(
         val_score=float(scores[choice]),
         val=[each[choice] for each in predictions],
         fitted=[] if folds is not None else fitted,
+        rates=None if folds is None else rates_to_follow(fitted),
         tracks=tracks,
     )
 

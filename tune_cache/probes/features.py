@@ -145,7 +145,7 @@ def n_derived(spec: SegmentSpec, seconds: float) -> int:
     0 where the store cannot serve: its segments overlap, or the length is not two
     times, three times, … its own
     """
-    if spec.is_full or spec.hop_samples != spec.length_samples:
+    if spec.is_full or spec.grid != "encoder" or spec.hop_samples != spec.length_samples:
         return 0
     n, rest = divmod(round(seconds * spec.sample_rate_hz), spec.length_samples)
     return 0 if n < 2 or rest else n

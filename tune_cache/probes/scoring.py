@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tune_cache.probes.fitting import fit_seeds
 from tune_cache.probes.measure import measured
 from tune_cache.probes.metrics import Score, confusion_matrix, score
 from tune_cache.probes.result import Prediction, ProbeResult
@@ -53,11 +54,11 @@ def scored(
     data, taken = plan.data, dict(seconds)
     fitted = cell.fitted
     if not fitted:
-        with measured() as fit:
-            fitted = [plan.fitted(cell.layer, cell.tracks["train"])]
+        with measured(memory=plan.counts_memory) as fit:
+            fitted = fit_seeds([plan], cell.layer, cell.tracks["train"], rates=[cell.rates])
         taken["fit"] += fit.seconds
         peak_bytes = max(peak_bytes, fit.peak_bytes)
-    with measured() as predict:
+    with measured(memory=plan.counts_memory) as predict:
         test = [one.predict(cell.tracks["test"], cell.params) for one in fitted]
     taken["predict"] += predict.seconds
     predicted = {"val": cell.val, "test": test}
@@ -84,10 +85,10 @@ def scored(
         kind=data.kind,
         aggregation=plan.aggregation,
         aggregation_options=plan.options_told,
-        probe=plan.probe if plan.shots is None else f"{plan.probe} {plan.shots}-shot",
+        probe=plan.probe_label if plan.shots is None else f"{plan.probe_label} {plan.shots}-shot",
         layer_asked=plan.layer_asked,
         layer=cell.layer,
-        params=dict(cell.params),
+        params=cell.told(fitted),
         grid=tuple(dict(params) for params in cell.grid),
         seed=plan.seed,
         metric=data.metrics[0].name,

@@ -25,6 +25,7 @@ import numpy as np
 from tune_cache.aggregation.registry import STATISTICS
 from tune_cache.probes.features import KEEP_BYTES
 from tune_cache.probes.metrics import Metric
+from tune_cache.probes.models import is_trained
 from tune_cache.probes.result import without_nan
 from tune_cache.probes.sources import Loader, Source
 from tune_cache.probes.unlabelled import Training
@@ -40,6 +41,7 @@ __all__ = [
     "Cell",
     "Cut",
     "Evaluator",
+    "by_seed",
     "cell_key",
     "code_digest",
     "gives_one_back",
@@ -60,6 +62,8 @@ class Cell:
     ----------
     layer
         An index, ``last``, ``mean``, ``mix``, ``best`` or ``all``.
+    probe_options
+        Of one that is trained, as ``checkpoint``.
     shots, repeats
         Training tracks a class, drawn so many times; None learns from all.
     training
@@ -70,6 +74,7 @@ class Cell:
     aggregation: str
     aggregation_options: Mapping[str, Any] = field(default_factory=dict)
     probe: str
+    probe_options: Mapping[str, Any] = field(default_factory=dict)
     layer: str
     seed: int
     shots: int | None = None
@@ -244,6 +249,24 @@ def cell_key(cell: Cell, *, spec_key: str, content_digest: str, task: str) -> st
     return sha256_text(canonical_json(parts))
 
 
+def by_seed(cells: Sequence[Cell]) -> list[list[int]]:
+    """Group the places of cells that are worked out together: trained, and alike but for seeds.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> source = Source(stores=(Path("s"),), task="t")
+    >>> cell = Cell(source=source, aggregation="mean", probe="mlp", layer="6", seed=1)
+    >>> by_seed([cell, replace(cell, probe="ridge"), replace(cell, seed=2)])
+    [[0, 2], [1]]
+    """
+    groups: dict[tuple[Source, str], list[int]] = {}
+    for place, cell in enumerate(cells):
+        alike = {**cell.settings(), "seed": None} if is_trained(cell.probe) else place
+        groups.setdefault((cell.source, canonical_json(without_nan(alike))), []).append(place)
+    return list(groups.values())
+
+
 class Evaluator:
     """Fits, chooses and scores cells; one a process.
 
@@ -259,13 +282,8 @@ class Evaluator:
     def __init__(self, dataset: Dataset, jobs: int = 1, *, loader: Loader | None = None) -> None:
         self._loader = loader or Loader(dataset, keep_bytes=KEEP_BYTES // jobs)
 
-    def __call__(self, cell: Cell) -> ProbeResult:
-        """Evaluate a cell that has one result."""
-        (result,) = self.results(cell)
-        return result
-
-    def results(self, cell: Cell) -> tuple[ProbeResult, ...]:
-        """Evaluate one cell: one result, or under ``all`` one a layer.
+    def __call__(self, cells: Sequence[Cell]) -> tuple[ProbeResult, ...]:
+        """Evaluate cells that differ in their seeds only; under ``all`` each has one a layer.
 
         Raises
         ------
@@ -273,7 +291,9 @@ class Evaluator:
             If labels, splits or memory cannot support it.
         """
         from tune_cache.probes.evaluate import N_REPEATS, run_probe
+        from tune_cache.probes.mlp import mlp_options
 
+        cell = cells[0]
         data, features = self._loader.load(cell.source)
         found = run_probe(
             features,
@@ -281,8 +301,12 @@ class Evaluator:
             aggregation=cell.aggregation,
             aggregation_options=cell.aggregation_options,
             probe=cell.probe,
+            probe_options=mlp_options(cell.probe_options) if is_trained(cell.probe) else None,
+            probe_label=f"{cell.probe} last"
+            if cell.probe_options.get("checkpoint") == "last"
+            else None,
             layer=cell.layer,
-            seed=cell.seed,
+            seed=[one.seed for one in cells],
             shots=cell.shots,
             repeats=cell.repeats or N_REPEATS,
             workshop=cell.training.workshop(),

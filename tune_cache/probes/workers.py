@@ -119,6 +119,7 @@ def _begin(make: Callable[..., Function], given: tuple[Any, ...]) -> None:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of torch, which is not loaded yet
     _function = make(*given)
 
 

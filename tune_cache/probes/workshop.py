@@ -43,7 +43,8 @@ def is_joint(aggregation: str, options: Mapping[str, Any], layer: str) -> bool:
     (False, True)
     """
     tuned = aggregation == "transformer" and bool(options.get("finetune"))
-    return layer == "mix" or aggregation == "attention" or tuned
+    mixed = layer == "mix" and aggregation != "slices"  # there mlp weighs layers by itself
+    return mixed or aggregation == "attention" or tuned
 
 
 def head_named(probe: str) -> str:

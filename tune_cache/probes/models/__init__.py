@@ -9,16 +9,17 @@ training rows given to ``fit``. Grids are data, strongest regularisation first,
 so that a tie on validation goes to the simpler model. Arithmetic is float64.
 """
 
-from tune_cache.probes.models.base import Params, Probe, few_threads
+from tune_cache.probes.models.base import HeldOut, Params, Probe, few_threads
 from tune_cache.probes.models.linear import LinearSVM, Logistic
 from tune_cache.probes.models.neighbours import KNN, NearestCentroid
-from tune_cache.probes.models.registry import AUTO, PROBES, make_probe
+from tune_cache.probes.models.registry import AUTO, PROBES, is_trained, make_probe
 from tune_cache.probes.models.ridge import Ridge
 
 __all__ = [
     "AUTO",
     "KNN",
     "PROBES",
+    "HeldOut",
     "LinearSVM",
     "Logistic",
     "NearestCentroid",
@@ -26,5 +27,6 @@ __all__ = [
     "Probe",
     "Ridge",
     "few_threads",
+    "is_trained",
     "make_probe",
 ]

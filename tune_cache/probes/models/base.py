@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Protocol, Self
 
@@ -11,12 +12,31 @@ import numpy as np
 
 from tune_cache.aggregation.concat import scale_of
 
-__all__ = ["Array", "Params", "Probe", "Scaling", "few_threads"]
+__all__ = ["Array", "HeldOut", "Params", "Probe", "Scaling", "few_threads"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Params = Mapping[str, Any]
 
 SMALL_MATRIX = 4096  # below it more BLAS threads cost more than they bring
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeldOut:
+    """Tracks that a training never learns from, but is judged by while it runs.
+
+    They are those that layer and strength are chosen on, and never of test.
+
+    Parameters
+    ----------
+    X, y
+        As ``fit`` and ``predict`` take them.
+    score
+        Of predictions for ``X``; larger is better, NaN undefined.
+    """
+
+    X: Any
+    y: Array
+    score: Callable[[Array], float]
 
 
 class Probe(Protocol):

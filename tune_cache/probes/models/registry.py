@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 from tune_cache.errors import TaskError, UsageError
 from tune_cache.probes.models.base import Probe
@@ -11,19 +12,34 @@ from tune_cache.probes.models.linear import LinearSVM, Logistic
 from tune_cache.probes.models.neighbours import KNN, NearestCentroid
 from tune_cache.probes.models.ridge import Ridge
 
-__all__ = ["AUTO", "PROBES", "make_probe"]
+if TYPE_CHECKING:
+    from tune_cache.probes.mlp import MLPOptions
 
-PROBES: dict[str, type[Probe]] = {
+__all__ = ["AUTO", "PROBES", "is_trained", "make_probe"]
+
+SOLVED: dict[str, type[Probe]] = {
     "logistic": Logistic,
     "ridge": Ridge,
     "svm": LinearSVM,
     "knn": KNN,
     "centroid": NearestCentroid,
 }
+TRAINED = {"mlp": ("multiclass", "multilabel", "regression")}  # by steps, in torch
+PROBES: dict[str, tuple[str, ...]] = {  # to the kinds of task that each can learn
+    **{name: probe.kinds for name, probe in SOLVED.items()},
+    **TRAINED,
+}
 AUTO = {"multiclass": "logistic", "multilabel": "logistic", "regression": "ridge"}
 
 
-def make_probe(name: str, kind: str, *, seed: int = 0) -> tuple[str, Probe]:
+def is_trained(name: str) -> bool:
+    """Whether a probe is trained by steps, so that its seed matters and seeds go together."""
+    return name in TRAINED
+
+
+def make_probe(
+    name: str, kind: str, *, seed: int = 0, options: MLPOptions | None = None
+) -> tuple[str, Probe]:
     """Make an unfitted probe for a kind of task; ``auto`` chooses by the kind.
 
     Parameters
@@ -32,7 +48,10 @@ def make_probe(name: str, kind: str, *, seed: int = 0) -> tuple[str, Probe]:
         One of :data:`PROBES`, ``auto``, or a scikit-learn estimator by its dotted
         path, see :mod:`tune_cache.probes.models.estimator`.
     seed
-        Of an estimator that has a ``random_state``; the others use no chance.
+        Of ``mlp``, and of an estimator that has a ``random_state``; the others use no
+        chance.
+    options
+        Of ``mlp``.
 
     Returns
     -------
@@ -56,10 +75,14 @@ def make_probe(name: str, kind: str, *, seed: int = 0) -> tuple[str, Probe]:
             if near
             else "a scikit-learn estimator goes by its dotted path, as sklearn.svm.SVC",
         )
-    if kind not in PROBES[name].kinds:
-        able = [other for other, probe in PROBES.items() if kind in probe.kinds]
+    if name in TRAINED:
+        from tune_cache.probes.mlp import MLP
+
+        return name, MLP(kind, seed=seed, options=options)
+    if kind not in SOLVED[name].kinds:
+        able = [other for other, kinds in PROBES.items() if kind in kinds]
         raise TaskError(
             f"probe {name!r} cannot learn a {kind} task",
             hint=f"use --probe {able[0]}" if able else None,
         )
-    return name, PROBES[name]()
+    return name, SOLVED[name]()
