@@ -8,7 +8,7 @@ TORTURE := tests/test_crash.py tests/test_power_loss.py tests/test_full_disk.py 
 	tests/test_concurrency.py tests/test_verify.py tests/test_repair.py tests/test_hostile_extract.py
 
 .PHONY: help demo test browser torture mutations test-transformers-4 lint format bench bench-encoder bench-memory \
-	bench-extract bench-store bench-probe bench-mlp bench-report bench-real-clips figures clean
+	bench-extract bench-store bench-probe bench-mlp bench-trained bench-report bench-real-clips figures clean
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -89,6 +89,9 @@ bench-report: $(VENV)/.ready  ## how fast a page of 500 cells and 5,000 tracks o
 
 figures: $(VENV)/.ready  ## the README's figures in docs/figures, from a real run
 	$(BIN)/python benchmarks/readme_figures.py $(SUBSET) docs/figures
+
+bench-trained: $(VENV)/.ready  ## trained aggregations at the size of EMO
+	$(BIN)/python benchmarks/trained.py
 
 bench-real-clips: $(VENV)/.ready $(STOCK)/.ready build/muq-random/model.safetensors  ## ten real clips, true size
 	$(BIN)/python benchmarks/real_clips.py build/muq-random $(SUBSET) --stock-python $(STOCK)/bin/python

