@@ -16,6 +16,7 @@ from test_page import Reader
 import tune_cache
 from tune_cache.commands.context import open_context
 from tune_cache.commands.page import cells_of, page_content, task_results
+from tune_cache.commands.training import read_weights, write_weights
 from tune_cache.reports.results import load_run, newest_runs, save_result
 
 N_TEST = {"kind": 4, "level": 4}
@@ -117,14 +118,47 @@ def test_weights_of_attention_reach_the_tracks_whose_segments_they_are(home, mon
     (first, _) = content_of(home).maps
     one = first.tracks[0]
     weights = {one.track_id: [1.0 / one.n_segments] * one.n_segments, "nobody": [1.0]}
-    (again, _) = content_of(home, weights=weights).maps
+    (again, _) = content_of(home, attention=weights).maps
     assert again.tracks[0].weights == tuple(weights[one.track_id])
     assert not any(track.weights for track in again.tracks[1:])
     monkeypatch.chdir(home)
-    made = tune_cache.report("small", html="p.html", weights=weights, cache_dir="cache")
+    made = tune_cache.report("small", html="p.html", attention=weights, cache_dir="cache")
     assert made.page is not None
     page = home / made.page
     assert "weights" in Reader(page.read_text("utf-8")).data["maps"][0]
+
+
+def test_the_file_that_probe_writes_of_attention_is_read_by_task_and_length(home):
+    (first, _) = content_of(home).maps
+    runs = newest_runs(home / "cache/v1/results.sqlite", "small")
+    found = {
+        (run.result.task, run.context.seg, run.result.seed): dataclasses.replace(
+            run,
+            result=dataclasses.replace(
+                run.result,
+                segment_weights={
+                    track.track_id: (run.result.seed / 10,) * track.n_segments
+                    for track in first.tracks
+                },
+            ),
+        )
+        for run in runs
+        if run.result.task == "kind"
+    }
+    assert write_weights(home / "attention.csv", found.values()) > 0
+    kept = read_weights(home / "attention.csv")
+    assert {task for _, task, _ in kept} == {"kind"}
+    done = tune(home, "report", "--html", "out/page.html", "--attention", "attention.csv")
+    assert done.returncode == 0, done.stderr
+    maps = Reader((home / "out/page.html").read_text("utf-8")).data["maps"]
+    assert ["weights" in one for one in maps] == [True, False]
+    assert [len(w) for w in maps[0]["weights"]] == maps[0]["segments"]
+    for name, text in (("page.csv", "a,b"), ("gone.csv", None)):
+        if text:
+            (home / name).write_text(text)
+        done = tune(home, "report", "--html", "out/page.html", "--attention", name)
+        assert done.returncode == 2
+        assert "--attention-out" in done.stderr
 
 
 def test_a_page_is_made_without_stores(home):

@@ -188,6 +188,14 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Write a page for the browser.", show_default=False),
     ] = None,
+    attention: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What --attention-out wrote: shown on the page's map.",
+            show_default=False,
+        ),
+    ] = None,
     figures: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Draw figures into a folder.", show_default=False),
@@ -210,6 +218,7 @@ def report(
         encoder=encoder,
         every=every,
         html=html,
+        attention=attention,
         judge=form != "text",
         figures=figures,
         figure_format=figure_format or (),

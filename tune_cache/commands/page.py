@@ -9,7 +9,7 @@ missing on the page and said there, and is no error.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tune_cache.cache.disk import write_durably
 from tune_cache.commands.context import Context
 from tune_cache.commands.page_stores import Opened, facts_of, leaks_of, map_of
 from tune_cache.commands.sweep_judging import judged
+from tune_cache.commands.training import read_weights
 from tune_cache.datasets.base import Dataset
 from tune_cache.errors import TuneCacheError, UsageError
 from tune_cache.probes.compare import MARGIN, Comparison, score_of
@@ -32,6 +33,7 @@ from tune_cache.specs import canonical_json, sha256_text
 __all__ = ["cells_of", "write_page"]
 
 Runs = tuple[SavedRun, ...]
+Attention = Mapping[str, Sequence[float]]
 
 
 def write_page(
@@ -43,7 +45,7 @@ def write_page(
     name: str | None,
     given: Mapping[str, str] | None = None,
     command: str = "",
-    weights: Mapping[str, Sequence[float]] | None = None,
+    attention: Attention | Path | str | None = None,
     missing: Sequence[str] = (),
 ) -> Path:
     """Write the page of some results.
@@ -60,8 +62,8 @@ def write_page(
         Of the one dataset; None for all.
     given
         How each dataset was told on the command line, where not by its name.
-    weights
-        Attention over segments, by track id.
+    attention
+        Weights over segments, by track id; or a file of them.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def write_page(
         If the file cannot be written.
     """
     content = page_content(
-        context, runs, datasets, name=name, given=given, command=command, weights=weights,
+        context, runs, datasets, name=name, given=given, command=command, attention=attention,
         missing=missing,
     )  # fmt: skip
     path = Path(path)
@@ -92,13 +94,14 @@ def page_content(
     name: str | None,
     given: Mapping[str, str] | None = None,
     command: str = "",
-    weights: Mapping[str, Sequence[float]] | None = None,
+    attention: Attention | Path | str | None = None,
     missing: Sequence[str] = (),
 ) -> PageContent:
     """Look up everything that :func:`write_page` draws."""
     margin = float(context.setting("margin", None, MARGIN))
     check_margin(margin)
     lacks = list(missing)
+    weights_of = _attention(attention)
     opened = Opened(context.layout)
     stores = facts_of(runs, opened)
     tasks: list[TaskResults] = []
@@ -115,7 +118,8 @@ def page_content(
         reference = found.runs[found.reference]
         try:
             store = opened.of(reference[0].context)
-            drawn = map_of(found, store, dataset, weights or {})
+            weights = weights_of(*place, store.spec.segments.label)
+            drawn = map_of(found, store, dataset, weights)
             maps += [drawn] if drawn is not None else []
             if dataset is not None:
                 leaks[place] = leaks_of(dataset, place[1], store)
@@ -142,6 +146,14 @@ def page_content(
         given=dict(given or {}),
         missing=tuple(dict.fromkeys(lacks)),
     )
+
+
+def _attention(given: Attention | Path | str | None) -> Callable[[str, str, str], Attention]:
+    """Weights by dataset, task and segment length: of a file its own, a mapping for all."""
+    if given is None or isinstance(given, Mapping):
+        return lambda dataset, task, seg: given or {}
+    found = read_weights(Path(given))
+    return lambda dataset, task, seg: found.get((dataset, task, seg), {})
 
 
 def cells_of(runs: Sequence[SavedRun]) -> list[Runs]:

@@ -55,7 +55,7 @@ def report(
     encoder: str | None = None,
     every: bool = False,
     html: Path | str | None = None,
-    weights: Mapping[str, Sequence[float]] | None = None,
+    attention: Mapping[str, Sequence[float]] | Path | str | None = None,
     judge: bool = False,
     figures: Path | str | None = None,
     figure_format: str | Sequence[str] = (),
@@ -74,9 +74,10 @@ def report(
         Of all datasets in this cache.
     html
         Write a page to this file: self-contained, to be opened in a browser.
-    weights
-        Attention over the segments of tracks, by track id: shown on the page's map for
-        tracks with as many segments in the store that it is drawn from.
+    attention
+        Weights over the segments of tracks, by track id, or the file that
+        :func:`~tune_cache.commands.probe.probe` wrote: shown on the page's map for tracks
+        with as many segments in the store that it is drawn from.
     judge
         Compare the cells of each task, as tables for papers need it; takes as long as
         the comparisons of a sweep, once.
@@ -148,7 +149,7 @@ def report(
             name=name,
             given={name: asked[0]} if name is not None and asked else {},
             command=shlex.join(["tune", "report", *asked, *flags, "--html", os.fspath(html)]),
-            weights=weights,
+            attention=attention,
             missing=missing,
         )
     return Report(

@@ -17,8 +17,9 @@ from tune_cache.errors import StoreMismatchError, TaskError, UsageError
 from tune_cache.probes.unlabelled import Training, UnlabelledStore
 from tune_cache.reports.results import SavedRun
 
-__all__ = ["AskedTraining", "training_of", "write_weights"]
+__all__ = ["AskedTraining", "read_weights", "training_of", "write_weights"]
 
+HEADER = ("dataset", "task", "seg", "layer", "seed", "track_id", "segment", "weight")
 SETTINGS = ("pretrain_epochs", "finetune", "positions", "readout")
 
 
@@ -162,13 +163,51 @@ def write_weights(path: Path, runs: Iterable[SavedRun]) -> int:
         raise UsageError(
             "no result has weights of segments", hint="--attention-out is for --agg attention"
         )
-    header = ("dataset", "task", "seg", "layer", "seed", "track_id", "segment", "weight")
     try:
         with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([header, *rows])
+            csv.writer(file).writerows([HEADER, *rows])
     except OSError as error:
         raise UsageError(
             f"{str(path)!r} cannot be written: {error.strerror or error}",
             hint="choose another file",
         ) from error
     return len(rows)
+
+
+def read_weights(path: Path) -> dict[tuple[str, str, str], dict[str, list[float]]]:
+    """Read what :func:`write_weights` wrote.
+
+    Returns
+    -------
+    by dataset, task and segment length: the weights of each track, of the first layer
+    and seed that the file has of them
+
+    Raises
+    ------
+    UsageError
+        If it is another file.
+    """
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    first: dict[tuple[str, str, str], tuple[str, str]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = csv.reader(file)
+            if tuple(next(rows, ())) != HEADER:
+                raise UsageError(
+                    f"{str(path)!r} has no weights of segments",
+                    hint="`tune probe --agg attention --attention-out FILE` writes them",
+                )
+            for dataset, task, seg, layer, seed, track_id, segment, weight in rows:
+                place = dataset, task, seg
+                if first.setdefault(place, (layer, seed)) == (layer, seed):
+                    weights = found.setdefault(place, {}).setdefault(track_id, [])
+                    if int(segment) == len(weights):
+                        weights.append(float(weight))
+    except (OSError, ValueError, csv.Error) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            f"weights {str(path)!r} cannot be read: {error}",
+            hint="`tune probe --agg attention --attention-out FILE` writes them",
+        ) from error
+    return found
