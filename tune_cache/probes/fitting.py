@@ -167,7 +167,7 @@ def fit_seeds(
         make_probe(one.probe, one.data.kind, seed=one.seed, options=one.probe_options)[1]
         for one in plans
     ]
-    from tune_cache.probes.mlp import MLP
+    from tune_cache.probes.mlp import MLP, together_at_best
 
     watched = None
     if held_out is not None:
@@ -177,15 +177,16 @@ def fit_seeds(
             y=labels,
             score=lambda predicted: metric(labels, predicted),
         )
-    several = [[number] for number in range(len(plans))] if rates else [list(range(len(plans)))]
-    for some in several:
+    perceptrons = [model for model in models if isinstance(model, MLP)]
+    n_together = 1 if rates else together_at_best(plan.probe_options, len(perceptrons))
+    for first in range(0, len(perceptrons), n_together):
         MLP.fit_together(
-            [model for model in (models[number] for number in some) if isinstance(model, MLP)],
+            perceptrons[first : first + n_together],
             vectors,
             truth,
             standardise=standardise,
             held_out=watched,
-            rates=rates[some[0]] if rates else None,
+            rates=rates[first] if rates else None,
         )
     return [Fitted(aggregate=aggregate, model=model, facts=facts) for model in models]
 

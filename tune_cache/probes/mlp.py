@@ -39,7 +39,7 @@ from tune_cache.probes.training import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MLP", "MLPOptions", "mlp_options"]
+__all__ = ["MLP", "MLPOptions", "mlp_options", "together_at_best"]
 
 AVERAGES = ("probabilities", "outputs")
 ROWS_AT_ONCE = 512
@@ -86,6 +86,17 @@ def mlp_options(given: Mapping[str, Any]) -> MLPOptions:
     told = {name: value for name, value in given.items() if value is not None}
     schedule = Schedule(**{name: told[name] for name in told if name == "checkpoint"})
     return MLPOptions(schedule=schedule, **{name: told[name] for name in told if name == "device"})
+
+
+def together_at_best(options: MLPOptions | None, n_models: int) -> int:
+    """How many seeds to train at once: all on a GPU, one on a CPU.
+
+    Each is the same alone. A thread is full with one seed's products, and seeds that
+    have ended are carried along: five at once took 1.7 times what they take in turn
+    (``benchmarks/mlp.py``).
+    """
+    device = find_device((options or MLPOptions()).device)
+    return 1 if device.type == "cpu" else n_models
 
 
 class MLP:
