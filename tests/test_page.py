@@ -293,6 +293,12 @@ def test_a_cell_that_learnt_without_leaks_says_so_and_how_to_repeat_it():
     assert ["--drop-leaks" in line for line in lines] == [False, False, True]
 
 
+def test_options_of_trained_aggregations_are_in_the_commands():
+    options = {"finetune": True, "readout": "mean"}
+    rows = rows_of(run_of(0, aggregation="transformer", aggregation_options=options))
+    assert "--finetune --readout mean" in commands_of("world", rows, {})[1]
+
+
 def test_short_titles_leave_out_what_is_the_same():
     rows = rows_of(run_of(0, layer_asked="best"), run_of(1, seg="30", layer_asked="best"))
     assert list(short_titles(rows).values()) == ["10 s", "30 s"]

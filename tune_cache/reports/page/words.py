@@ -26,6 +26,8 @@ from tune_cache.reports.sweeps import ALPHA, interval, number
 __all__ = ["commands_of", "details", "figure", "headline", "metric_name", "summary"]
 
 FIGURES = 3
+# options of aggregations that the command line takes with a value
+VALUED = ("max_segments", "fill", "derive", "pretrain_epochs", "positions", "readout")
 METRICS = {
     "r2": "R²",
     "rmse": "RMSE",
@@ -252,7 +254,9 @@ def _shared_flags(row: Row) -> tuple[str, ...]:
         flags += ["--seed", str(seed)]
     if row["without_leaks"]:
         flags.append("--drop-leaks")
-    for name in ("max_segments", "fill", "derive"):
+    if row["aggregation_options"].get("finetune"):
+        flags.append("--finetune")
+    for name in VALUED:
         if row["aggregation_options"].get(name) is not None:
             flags += [f"--{name.replace('_', '-')}", str(row["aggregation_options"][name])]
     return tuple(flags)
