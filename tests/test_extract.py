@@ -312,6 +312,8 @@ def test_every_field_of_a_spec_makes_another_store(world):
         for name, value in fields.items():
             changed = dataclasses.replace(getattr(base, part), **{name: value})
             variants.append(dataclasses.replace(base, **{part: changed}))
+    padded = dataclasses.replace(base.segments, tail="pad", grid="file")  # only padded ones may
+    variants.append(dataclasses.replace(base, segments=padded))
     n_fields = sum(len(dataclasses.fields(x)) for x in (base, base.encoder, base.segments))
     # normalisation has one legal value; encoder and segments are counted by their own fields
     assert len(variants) == n_fields - 3
