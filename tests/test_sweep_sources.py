@@ -196,7 +196,7 @@ def test_a_changed_setting_costs_its_own_cells_only(world, evaluated, changed, n
 def test_draws_are_told_apart_by_their_number(world, evaluated):
     for repeats in (2, 3, 2):
         sweep(world, shots=1, repeats=repeats)
-    assert [cell.repeats for cell in evaluated] == [2, 2, 3, 3]
+    assert [cell.repeats for cells in evaluated for cell in cells] == [2, 2, 3, 3]
 
 
 def test_derived_rows_of_one_run_a_track_are_one(world):
