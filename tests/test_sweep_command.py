@@ -378,7 +378,8 @@ def test_the_settings_file_gives_axes_and_a_preset_wins_over_it(world):
     assert found == {(("1",), ("max",)), (("1",), ("mean",))}
     assert {r.layer_asked for v in report.tables[0].verdicts for r in v.entry.results} == {"0"}
     report = again(world, seg=(), agg=(), layer=(), preset="tune-paper")
-    assert {v.entry.aggregations for v in report.tables[0].verdicts} == {("concat", "mean", "max")}
+    found = {v.entry.aggregations for v in report.tables[0].verdicts}
+    assert found == {("concat", "mean", "max"), ("transformer",)}
     assert {r.layer_asked for v in report.tables[0].verdicts for r in v.entry.results} == {"last"}
 
 
