@@ -75,7 +75,7 @@ bench-memory: $(BENCH)  ## memory above the weights, to 60 minutes in one piece
 bench-extract: $(BENCH)  ## what stage one adds to the forward passes
 	$(BIN)/python benchmarks/extract.py build/muq-random $(SUBSET)
 
-bench-store: $(VENV)/.ready  ## a store of 300,000 rows (9 GB in build/) beside other formats
+bench-store: $(VENV)/.ready  ## a store of 300,000 rows and one of 1.3 million (36 GB in build/) beside other formats
 	$(BIN)/python benchmarks/store.py build
 
 bench-probe: $(VENV)/.ready  ## stage two beside plain scikit-learn loops
