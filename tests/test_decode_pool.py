@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import signal
 import subprocess
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 import soundfile
 from hostile_audio import encoded
+from world import RATE, ToyEncoder, toy_spec
 
 from tune_cache.audio import DecodePool, SpooledSamples, decode, pool, process
 from tune_cache.audio.memory import peak_rss_bytes
 from tune_cache.audio.process import PACE, Patience
+from tune_cache.cache.work import open_pool
 from tune_cache.errors import AudioError, StoreError, StoreNotFoundError, TuneCacheError
 
 TARGET = 24_000
@@ -37,6 +40,11 @@ def vile(path, **settings):
         os._exit(7)
     if "hang" in path.name:
         signal.pause()
+    if "killed" in path.name:
+        with open(f"{path}.tries", "ab", 0) as tries:
+            tries.write(b".")
+            if tries.tell() <= int(path.stem.split("-")[1]):
+                os.kill(os.getpid(), signal.SIGKILL)
     if "bug" in path.name:
         raise ValueError("what is this")
     if "full" in path.name:
@@ -255,6 +263,44 @@ def test_a_worker_that_died_idle_costs_no_track(good):
         assert decoders.submit("b", good).result().facts.n_samples == TARGET
 
 
+@pytest.mark.parametrize("is_fresh", [True, False], ids=["fresh", "used"])
+def test_a_worker_that_somebody_kills_costs_no_track(vile, tmp_path, good, is_fresh):
+    unlucky = named(tmp_path, "killed-1.wav")
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        if not is_fresh:
+            decoders.submit("good", good).result()
+        found = decoders.submit("unlucky", unlucky).result()
+    np.testing.assert_array_equal(found.samples, decode(unlucky, sample_rate_hz=TARGET).samples)
+
+
+@pytest.mark.parametrize("is_fresh", [True, False], ids=["fresh", "used"])
+def test_a_file_of_which_two_workers_are_killed_costs_itself_only(vile, tmp_path, good, is_fresh):
+    fatal = named(tmp_path, "killed-99.wav")
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        if not is_fresh:
+            decoders.submit("good", good).result()
+        error = decoders.submit("fatal", fatal).exception()
+        assert isinstance(error, AudioError)
+        assert (error.reason, error.track_id) == ("crashed", "fatal")
+        assert "SIGKILL" in error.message
+        assert decoders.submit("good", good).result().facts.n_samples == TARGET
+    assert (tmp_path / "killed-99.wav.tries").read_bytes() == b".."
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_a_process_group_never_reaches_a_worker(monkeypatch, good, number):
+    told = f"import os; os.kill(os.getpid(), {int(number)}); "  # before anything is imported
+    monkeypatch.setattr(process, "_STARTER", told + process._STARTER)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        decoders.submit("a", good).result()
+        (worker,) = worker_ids()
+        os.kill(worker, number)
+        assert decoders.submit("b", good).result().facts.n_samples == TARGET
+        assert worker_ids() == {worker}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
 def test_a_file_that_outgrows_its_memory_costs_itself_only(tmp_path, good):
     long = tmp_path / "long.flac"
     with soundfile.SoundFile(long, "w", 8000, 1, "PCM_16") as file:
@@ -347,6 +393,30 @@ sys.stdin.read()
         finally:
             os.close(worker)
     assert ended, "the worker outlived its parent"
+
+
+def test_users_get_decoders_of_half_a_minute_and_a_gigabyte(monkeypatch, tmp_path, good):
+    given = {}
+
+    class Told(process.DecoderProcess):
+        def __init__(self, settings):
+            given["memory_bytes"] = settings["memory_bytes"]
+            super().__init__(settings)
+
+        def decode(self, track_id, path, spill_above, patience):
+            given["patience"] = patience
+            proc = Path(f"/proc/{self._process.pid}")
+            (limit,) = re.findall(r"Max address space +(\d+) ", (proc / "limits").read_text())
+            (taken,) = re.findall(r"VmPeak:\s+(\d+) kB", (proc / "status").read_text())
+            given["extra_bytes"] = int(limit) - 1024 * int(taken)
+            return super().decode(track_id, path, spill_above, patience)
+
+    monkeypatch.setattr(pool, "DecoderProcess", Told)
+    with open_pool(1, toy_spec(ToyEncoder()), tmp_path) as decoders:
+        decoders.submit("a", good).result()
+    assert given["patience"] == Patience(30, RATE)
+    assert given["memory_bytes"] == 1 << 30
+    assert 0 < given["extra_bytes"] <= 1 << 30  # of what it had taken when it began
 
 
 def test_the_worker_is_light():

@@ -84,8 +84,10 @@ def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed():
         stderr=subprocess.DEVNULL,
         text=True,
     ) as parent:
-        workers = [os.pidfd_open(int(parent.stdout.readline())) for _ in range(2)]
-        parent.kill()
+        try:
+            workers = [os.pidfd_open(int(parent.stdout.readline())) for _ in range(2)]
+        finally:
+            parent.kill()
     for worker in workers:
         ended, _, _ = select.select([worker], [], [], 60)
         os.close(worker)

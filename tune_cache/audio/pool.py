@@ -3,9 +3,10 @@
 Conventions
 -----------
 A worker that hangs, dies or outgrows its memory is replaced, and its track
-fails with ``timeout``, ``crashed`` or ``memory``. With a folder for spool
-files, tracks too long for memory stay on disk. Results do not depend on the
-number of workers, nor on where samples lie.
+fails with ``timeout``, ``crashed`` or ``memory``; a worker that somebody killed
+is not held against its track, a second one is. With a folder for spool files,
+tracks too long for memory stay on disk. Results do not depend on the number of
+workers, nor on where samples lie.
 """
 
 from __future__ import annotations
@@ -181,8 +182,9 @@ class DecodePool:
         if not future.set_running_or_notify_cancel():
             return worker
         answer: DecodedAudio | Exception | None = None
+        n_killed = 0
         while answer is None:
-            is_fresh = worker is None
+            is_fresh, was_killed = worker is None, False
             try:
                 worker = worker or self._start()
                 decoded = worker.decode(track_id, path, self._spill_above(), self._patience)
@@ -193,10 +195,13 @@ class DecodePool:
             except Exception as error:  # noqa: BLE001  # belongs to whoever asks for the result
                 reason = error.reason if isinstance(error, AudioError) else "crashed"
                 if worker is not None and reason in FATAL:
+                    was_killed = worker.was_killed
                     self._discard(worker)
                     worker = None
-                # what an old worker died of need not be this file's fault: try a new one
-                if is_fresh or reason not in FATAL or reason == "timeout":
+                n_killed += was_killed
+                # what an old worker died of, or who killed it, need not be this file's fault
+                is_last = n_killed == 2 if was_killed else is_fresh
+                if is_last or reason not in FATAL or reason == "timeout" or self._closed:
                     answer = error
         if isinstance(answer, Exception):
             future.set_exception(CancelledError() if self._closed else answer)

@@ -5,11 +5,13 @@ Conventions
 Samples travel as raw bytes through a pipe (2 ms for a 45-s clip), a spool file
 as its open descriptor through a socket; nothing is pickled. The process ends
 with the one that started it, however that ends: it reads its orders from a pipe
-of which this side holds the end.
+of which this side holds the end. Signals that end a whole process group (Ctrl-C,
+SLURM, timeout) do not reach it: whoever started it decides.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -19,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,14 +99,15 @@ class DecoderProcess:
         mine = {"results": results, "handover": handover.fileno()}
         arguments = (json.dumps(sys.path), json.dumps({**settings, **mine}))
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _STARTER, *arguments],
-                stdin=orders,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # decoders chat there
-                pass_fds=list(mine.values()),
-                env={**os.environ, **_LEAN},
-            )
+            with _deaf():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _STARTER, *arguments],
+                    stdin=orders,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # decoders chat there
+                    pass_fds=list(mine.values()),
+                    env={**os.environ, **_LEAN},
+                )
         finally:
             os.close(orders)
             os.close(results)
@@ -191,6 +194,11 @@ class DecoderProcess:
             "and run the same command again; what is done is kept",
         )
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether it was ended from outside, or for want of memory: no decoder does that."""
+        return self._process.returncode == -signal.SIGKILL
+
     def kill(self) -> None:
         """End the process at once; its thread then sees the end of the pipe."""
         self._process.kill()
@@ -217,3 +225,13 @@ class DecoderProcess:
         """How the process ended, after its pipe did."""
         code = self._process.wait()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Hold back what ends a process group: what is started here never hears of it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -7,7 +7,8 @@ samples beyond which they go to a spool file, or null. Each answer is
 :data:`HEADER` (bytes of text, number of samples), JSON text, samples as float32;
 the descriptor of a spool file goes before it through a socket. While a file is
 decoded, headers without text say how far it is.
-When standard input ends, so does the process, even in the middle of a file.
+When standard input ends, so does the process, even in the middle of a file; it
+is started with SIGINT and SIGTERM blocked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import json
 import os
 import queue
 import resource
-import signal
 import socket
 import struct
 import sys
@@ -59,7 +59,6 @@ def main(results: int, handover: int, memory_bytes: int, spool: str, **settings:
         Of :func:`~tune_cache.audio.decode`.
     """
     os.nice(NICENESS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool's process decides what Ctrl-C ends
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     _limit_memory(memory_bytes)
