@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +12,6 @@ from command_line import tune
 from small_dataset import N_TRACKS, make_home, make_small_dataset
 
 import tune_cache
-
-REAL = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -199,29 +195,6 @@ def test_a_notebook_may_give_one_value_or_several(tmp_path, monkeypatch):
     found = tune_cache.probe(prefix, agg="max", layer=2, seg="full", seed=7, cache_dir=cache)
     (run,) = found.runs
     assert (run.context.seg, run.result.aggregation, run.result.layer) == ("full", "max", "2")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_exits_130_and_the_rerun_resumes(tmp_path, number):
-    prefix = make_small_dataset(tmp_path / "data")
-    script = (
-        "import os, sys, tune_cache.cache.work as work\n"
-        "encode = work.encode_unit\n"
-        f"def interrupted(*a): os.kill(os.getpid(), {int(number)}); return encode(*a)\n"
-        "work.encode_unit = interrupted\n"
-        "sys.argv = ['tune', 'extract', sys.argv[1], '--encoder', 'mel', '--seg', '1']\n"
-        "from tune_cache.cli import main\nmain()"
-    )
-    env = {**REAL, "TUNE_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(prefix)], capture_output=True, text=True, env=env
-    )
-    assert done.returncode == 130, done.stderr
-    assert "interrupted" in done.stderr
-    assert "Traceback" not in done.stderr
-    cache = ("--cache-dir", str(tmp_path / "cache"))
-    again = tune(tmp_path, "extract", str(prefix), "--encoder", "mel", "--seg", "1", *cache)
-    assert again.returncode == 0, again.stderr
 
 
 def test_all_three_names_start_the_same_program():

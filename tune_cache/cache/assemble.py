@@ -156,8 +156,8 @@ def assemble(final: Path, assembly: Assembly) -> bool:
         journal is untouched.
     """
     private = final.with_name(f".{final.name}.{unique_suffix()}.building")
-    make_private_folder(private)
     try:
+        make_private_folder(private)
         _fill(private, assembly)
         if publish_folder(private, final):
             return True

@@ -13,6 +13,7 @@ import io
 import os
 import signal
 import sys
+import time
 from typing import Annotated, NoReturn
 
 import typer
@@ -28,6 +29,8 @@ from tune_cache.errors import (
 )
 
 __all__ = ["app", "main"]
+
+ECHO_SECONDS = 1.0  # timeout(1) signals its command, and then the whole group
 
 app = typer.Typer(
     help="Encode music once with a frozen encoder; probe the vectors as often as you like.",
@@ -63,8 +66,15 @@ class _Interrupted(BaseException):
     """SIGINT or SIGTERM; not KeyboardInterrupt, which typer would swallow without a word."""
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise _Interrupted
+_interrupted_at = -ECHO_SECONDS
+
+
+def _interrupt(*_: object) -> None:
+    global _interrupted_at
+    now = time.monotonic()
+    if now - _interrupted_at >= ECHO_SECONDS:  # an echo would end the tidying up
+        _interrupted_at = now
+        raise _Interrupted
 
 
 def _fail(error: BaseException, code: int, hint: str | None = None) -> NoReturn:
