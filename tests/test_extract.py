@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from world import (
     write_track,
 )
 
+from tune_cache.audio import decode, write_wav
+from tune_cache.cache import assemble, extract, shards
 from tune_cache.cache.encode import Batcher, encode_unit
 from tune_cache.cache.extract import extract_stores
 from tune_cache.cache.find import find_stores
@@ -37,7 +40,7 @@ from tune_cache.errors import (
     StoreMismatchError,
     UsageError,
 )
-from tune_cache.segments import cut
+from tune_cache.segments import cut, segment_spec
 from tune_cache.specs import collection_digest
 
 
@@ -232,6 +235,46 @@ def test_values_outside_the_stored_dtype_fail_the_track(world, scale, dtype, mat
         world.extract_specs([toy_spec(world.encoder, dtype=dtype)])
 
 
+class Loud(ToyEncoder):
+    """Gives a bad value in its last pooling where a waveform is loud."""
+
+    bad = 0.0
+
+    def embed(self, waveforms):
+        out = ToyEncoder.embed(self, waveforms)
+        out[self.poolings[-1]][np.abs(waveforms).max(axis=1) > 0.9, -1, 2] = self.bad
+        return out
+
+
+@pytest.mark.parametrize(
+    ("bad", "dtype", "match"),
+    [
+        (-1e9, "f2", "max embedding reaches 1e+09, beyond float16"),
+        (float("nan"), "f2", "max embedding is not finite"),
+        (float("inf"), "f4", "max embedding is not finite"),
+    ],
+)
+def test_one_bad_value_costs_its_track_and_no_other(world, bad, dtype, match):
+    path = world.audio / "b/many.wav"
+    samples = decode(path, sample_rate_hz=RATE).samples
+    samples[3 * RATE] = 0.95  # in one segment of seven
+    write_wav(path, samples, RATE)
+    world.encoder = Loud(log=world.encoder.log, poolings=("mean", "max"))
+    world.encoder.bad = bad
+    specs = [toy_spec(world.encoder, dtype=dtype)]
+    outcome = world.extract_specs(specs)[0]
+    assert list(outcome.failed) == ["b/many.wav"]
+    assert match in outcome.failed["b/many.wav"]
+    assert outcome.store.status["b/many.wav"] == "bad-embedding"
+    assert outcome.store.attrs["coverage"]["failed"] == {"bad-embedding": 1}
+    for name in sorted(LENGTHS.keys() - {"b/many.wav"}):
+        for pooling in world.encoder.poolings:
+            found = outcome.store.read([name], pooling=pooling).values.astype(np.float16)
+            np.testing.assert_array_equal(found, rows_by_hand(world, name, pooling=pooling))
+    again = world.extract_specs(specs)[0]
+    assert (again.hit, again.failed) == (True, outcome.failed)
+
+
 def test_large_values_are_kept_exactly_as_float32(world):
     world.encoder = dataclasses.replace(world.encoder, scale=1e9, algorithm=2)
     store = world.extract_specs([toy_spec(world.encoder, dtype="f4")])[0].store
@@ -418,6 +461,30 @@ def test_the_content_digest_names_no_path(world, tmp_path):
     here, there = world.extract()[0].store, other.extract()[0].store
     assert here.failed != {}
     assert here.content_digest == there.content_digest
+
+
+def test_the_content_digest_names_no_shard_size(tmp_path, monkeypatch):
+    world = World.make(tmp_path, {"a.wav": 31 * RATE, "b.wav": 22 * RATE + 17})
+    world.encoder = dataclasses.replace(world.encoder, poolings=("mean", "std"))
+    digests, n_shards = {}, {}
+
+    def assemble_often(final, assembly):
+        for n_rows in (256, 512, 2048, 1024):
+            monkeypatch.setattr(assemble, "SHARD_ROWS", n_rows)
+            monkeypatch.setattr(shards, "SHARD_ROWS", n_rows)
+            store = tmp_path / f"{n_rows}.zarr"
+            assert assemble.assemble(store, assembly)
+            attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+            digests[n_rows] = attributes["content_digest"]
+            n_shards[n_rows] = len([*(store / "embeddings/std/c").glob("*/0/0")])
+        return assemble.assemble(final, assembly)
+
+    monkeypatch.setattr(extract, "assemble", assemble_often)
+    segments = segment_spec(0.02, sample_rate_hz=RATE, min_samples=MIN_SAMPLES, min_tail_seconds=0)
+    store = world.extract_specs([toy_spec(world.encoder, segments=segments)])[0].store
+    assert n_shards == {n: -(-store.n_segments // n) for n in (256, 512, 1024, 2048)}
+    assert min(n_shards.values()) >= 2
+    assert set(digests.values()) == {store.content_digest}
 
 
 @pytest.mark.parametrize("name", ["a\ud800b.wav", "\udcc3\udca9.wav"])
