@@ -360,6 +360,23 @@ def test_close_ends_what_hangs_and_leaves_nothing_behind(vile, tmp_path, good):
         decoders.submit("c", good)
 
 
+def test_a_closed_pool_starts_no_other_worker(vile, monkeypatch, tmp_path):
+    started = []
+
+    class Counted(process.DecoderProcess):
+        def __init__(self, settings):
+            started.append(self)
+            super().__init__(settings)
+
+    monkeypatch.setattr(pool, "DecoderProcess", Counted)
+    with DecodePool(1, sample_rate_hz=TARGET, timeout_seconds=600) as decoders:
+        running = decoders.submit("a", named(tmp_path, "hang.wav"))
+        while not running.running():
+            pass
+    assert isinstance(_outcome(running), CancelledError)
+    assert len(started) == 1
+
+
 def _outcome(future):
     try:
         return future.exception()

@@ -317,6 +317,7 @@ def test_no_circumstance_enters_the_name_or_the_content(tmp_path):
     world = World.make(tmp_path / "world")
     first = world.extract()[0]
     n_encoded = world.encoder.n_encoded()
+    assert world.extract(planned=world.tracks()[::-1])[0].path == first.path
     for name, value in changes.items():
         again = world.extract(**{name: value})[0]
         assert (again.hit, again.path) == (True, first.path)

@@ -38,15 +38,15 @@ class Moment:
     later: int = 0
 
 
-MOMENTS = (  # the default sample is every fourth
+MOMENTS = (  # the default sample is every fifth, round and round
     Moment("a unit is encoded", "encode", n=2),
+    Moment("a shard is written", "write", ".building/embeddings"),
     Moment("the journal is begun", "make-folder", "/.seg1-", later=1),
     Moment("a unit is named", "rename", ".safetensors", n=3),
-    Moment("a shard is written", "write", ".building/embeddings"),
-    Moment("the store is begun", "make-folder", ".building", later=1),
     Moment("the store is complete", "rename", "COMPLETE"),
-    Moment("the store takes its name", "publish", ".zarr"),
+    Moment("the store is begun", "make-folder", ".building", later=1),
     Moment("a unit is synchronised", "sync", ".safetensors", n=2),
+    Moment("the store takes its name", "publish", ".zarr"),
     Moment("the journal is removed", "remove", ".work"),
 )
 CASES = [(moment, number) for number in SIGNALS for moment in MOMENTS]
@@ -95,7 +95,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    CASES[:: repetitions(4, 1)],
+    CASES[:: repetitions(5, 1)],
     ids=lambda value: getattr(value, "id", None) or signal.Signals(value).name,
 )
 def test_a_signal_to_the_group_is_an_interrupt_that_a_rerun_makes_good(
