@@ -225,6 +225,10 @@ def drop_all_but_paths(home: Home) -> None:
     home.rewrite(lambda records: [{k: r[k] for k in ("audio_path", "level")} for r in records])
 
 
+def forget_tasks(home: Home) -> None:
+    (home.folder / "tune.toml").write_text(SETTINGS.split("[datasets.toy.tasks")[0])
+
+
 def state_other_lengths(home: Home) -> None:
     home.rewrite(lambda records: [record | {"duration": 400.0} for record in records])
 
@@ -278,6 +282,7 @@ def lose_inventory(home: Home) -> None:
 CHANGES = (
     relabel,
     drop_all_but_paths,
+    forget_tasks,
     state_other_lengths,
     exchange_splits,
     reverse_manifests,
