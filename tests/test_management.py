@@ -340,6 +340,27 @@ def test_unused_is_without_a_result_and_not_read_since_it_was_made(world):
     assert [item.path for item in prune(world, older_than="30d", orphans=True)] == []
 
 
+def test_pruning_for_good_leaves_what_is_read_and_removes_the_rest(world):
+    one, two = (outcome.path for outcome in world.extract(1.0, 2.0))
+    for path in (one, two):
+        age(path, 40)
+    held = open_store(one)
+    shown = prune(world, older_than="30d")
+    assert [(item.path, item.is_removed) for item in shown] == [(one, False), (two, False)]
+    assert two.exists()
+    left, gone = prune(world, older_than="30d", yes=True)
+    assert (left.path, left.is_removed) == (one, False)
+    assert "is being read by" in left.problem
+    assert (gone.path, gone.is_removed, gone.problem) == (two, True, "")
+    assert not two.exists()
+    assert [p.name for p in two.parent.glob(f".{two.name}*")] == [lock_path(two).name]
+    assert held.read(NAMES)
+    del held
+    age(one, 40)  # it was read just now
+    assert [item.path for item in prune(world, older_than="30d", yes=True)] == [one]
+    assert not one.exists()
+
+
 def connect(world: World, path: Path) -> None:
     """Write a run of a store as far as pruning looks at it."""
     import sqlite3
@@ -531,6 +552,12 @@ def test_the_command_line_verifies_repairs_and_tells_the_tracks(home):
     probed = tune(home, "probe", "data/small")
     assert probed.returncode == 4
     assert f"tune cache repair {path}" in probed.stderr
+    told = f"{N_TRACKS} track(s) hit: 'audio/00.wav', 'audio/01.wav', 'audio/02.wav' and 21 more"
+    assert told in probed.stderr
+    exported = tune(home, "cache", "export", "seg1", "--out", "out.npz")
+    assert exported.returncode == 4
+    assert told in exported.stderr
+    assert not (home / "out.npz").exists()
     (row,) = rows(home, "repair", "seg1")
     assert (row["encoded"], row["copied"], row["same_content"]) == (N_TRACKS, 0, True)
     assert arrays_of(path) == before
@@ -667,6 +694,29 @@ def test_status_du_rm_and_prune_on_the_command_line(home):
     assert rows(home, "verify", "--all") == []
     assert tune(home, "cache", "verify").returncode == 2
     assert tune(home, "cache", "verify", "seg1").returncode == 1
+
+
+def test_the_command_line_prunes_for_good_and_says_what_it_left(home):
+    path = only_store(home)
+    age(path, 40)
+    common = ("prune", "--older-than", "30d")
+    (row,) = rows(home, *common)
+    assert (row["removed"], row["problem"]) == (False, "")
+    reader = open_store(path)
+    (row,) = rows(home, *common, code=0)  # what would be left is no failure of a look
+    assert "is being read by" in row["problem"]
+    (row,) = rows(home, *common, "--yes", code=1)
+    assert (row["path"], row["removed"]) == (str(path), False)
+    assert "is being read by" in row["problem"]
+    text = tune(home, "cache", *common, "--yes")
+    assert text.returncode == 1
+    assert f"left store {path} " in text.stdout
+    assert path.exists()
+    del reader
+    (row,) = rows(home, *common, "--yes")
+    assert (row["removed"], row["problem"]) == (True, "")
+    assert not path.exists()
+    assert tune(home, "cache", *common, "--yes").stdout == "nothing to remove\n"
 
 
 def test_status_reads_no_audio_and_loads_nothing_heavy(home):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -35,12 +36,20 @@ from damage import (
 from torture import repetitions
 from world import ToyEncoder, World, inline_decoders
 
+from tune_cache.cache import gather
+from tune_cache.cache.exchange.export import content_of
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.reencode import choose_segments, reencode
-from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS
+from tune_cache.cache.shards import CHUNK_ROWS, SHARD_ROWS, inner_n_bytes
 from tune_cache.cache.store import open_store
 from tune_cache.cache.verify import verify_store
-from tune_cache.errors import EncoderError, StoreError, StoreMismatchError, StoreNotFoundError
+from tune_cache.errors import (
+    EncoderError,
+    StoreCorruptError,
+    StoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+)
 
 SHARD = "embeddings/mean/c/0/0/0"
 REPETITIONS = repetitions(1, 4)
@@ -83,6 +92,71 @@ def test_whole_stores_verify(pristine):
         assert found.n_bytes > sum(len((path / name).read_bytes()) for name in files_of(path)) / 2
     assert sorted(files_of(pristine.good)) == sorted(files_of(pristine.other))
     assert N_ROWS > SHARD_ROWS
+
+
+def flip(store: Path, block: int, layer: int) -> None:
+    """Change one bit of one chunk; blocks count through all shards."""
+    index, inner = divmod(block, SHARD_ROWS // CHUNK_ROWS)
+    path = store / f"embeddings/mean/c/{index}/0/0"
+    place, _ = chunk_place(path, min(SHARD_ROWS, N_ROWS - index * SHARD_ROWS), inner, layer)
+    data = bytearray(path.read_bytes())
+    data[place + 7] ^= 4
+    path.write_bytes(bytes(data))
+
+
+N_BLOCKS = -(-N_ROWS // CHUNK_ROWS)
+
+
+@pytest.mark.parametrize("block", range(N_BLOCKS))
+def test_a_read_that_fails_names_the_tracks_of_the_chunk(stores, block):
+    store = open_store(stores.good)
+    rows = range(block * CHUNK_ROWS, (block + 1) * CHUNK_ROWS)
+    hit = tuple(
+        name
+        for name, (start, stop) in zip(
+            store.track_ids, itertools.pairwise(store.offset.tolist()), strict=True
+        )
+        if set(rows) & set(range(start, stop))
+    )
+    assert 0 < len(hit) < len(SECONDS)
+    flip(stores.good, block, 1)
+    for read in (lambda: store.read(hit[-1:]), lambda: list(content_of(store).blocks("mean"))):
+        with pytest.raises(StoreCorruptError) as caught:
+            read()
+        assert caught.value.tracks == hit
+
+
+def test_a_shard_that_is_gone_names_the_tracks_that_it_held(stores):
+    store = open_store(stores.good)
+    (stores.good / "embeddings/mean/c/1/0/0").unlink()
+    assert len(store.read(["a.wav"]))
+    with pytest.raises(StoreCorruptError) as caught:
+        store.read(store.track_ids)
+    assert caught.value.tracks == ("e.wav",)
+    (stores.good / "embeddings/mean/zarr.json").write_text("{}")
+    with pytest.raises(StoreCorruptError) as caught:
+        store.read(["a.wav"])
+    assert caught.value.tracks == store.track_ids
+
+
+def test_one_layer_is_read_without_a_byte_of_the_others(stores, expected, monkeypatch):
+    read, real = [], os.preadv
+
+    def counted(descriptor, buffers, offset):
+        read.append(real(descriptor, buffers, offset))
+        return read[-1]
+
+    monkeypatch.setattr(gather.os, "preadv", counted)
+    store = open_store(stores.good)
+    for layer in (0, 2):
+        for block in range(N_BLOCKS):
+            flip(stores.good, block, layer)
+    found = store.read_layer(store.track_ids, 1).values
+    assert sum(read) == N_BLOCKS * inner_n_bytes(store.dim, "f2")
+    np.testing.assert_array_equal(found, expected["mean"][:, 1])
+    for layer in (0, 2):
+        with pytest.raises(StoreCorruptError, match=f"chunk 0 of layer {layer}"):
+            store.read_layer(["a.wav"], layer)
 
 
 def test_the_stores_differ_in_values_and_not_in_sizes(pristine):

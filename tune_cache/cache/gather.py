@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,9 @@ from tune_cache.cache.shards import (
     shard_name,
     unreadable,
 )
+from tune_cache.errors import StoreCorruptError
 
-__all__ = ["Shard", "all_finite", "read_rows"]
+__all__ = ["Shard", "all_finite", "read_rows", "tracks_between"]
 
 ORDER = np.arange(CHUNK_ROWS)
 
@@ -121,6 +122,24 @@ def all_finite(values: npt.NDArray[Any]) -> bool:
     return bool(bits.size == 0 or bits.max() < exponent)
 
 
+def tracks_between(
+    track_ids: Sequence[str], offset: npt.NDArray[np.int64], start: int, stop: int
+) -> tuple[str, ...]:
+    """Ids of the tracks that have rows in ``start:stop``.
+
+    Parameters
+    ----------
+    offset
+        Rows of track t are ``offset[t]:offset[t+1]``.
+    """
+    first = int(np.searchsorted(offset, start, side="right")) - 1
+    last = int(np.searchsorted(offset, stop, side="left"))
+    rows = np.diff(offset)
+    return tuple(
+        track_ids[index] for index in range(max(0, first), min(last, len(rows))) if rows[index]
+    )
+
+
 def read_rows(
     folder: Path,
     rows: npt.NDArray[np.int64],
@@ -130,6 +149,7 @@ def read_rows(
     dtype: str,
     files: Files | None = None,
     is_described: bool = True,
+    tracks: Callable[[int, int], tuple[str, ...]] | None = None,
 ) -> npt.NDArray[Any]:
     """Gather rows of some layers; only the chunks they lie in are read.
 
@@ -149,6 +169,8 @@ def read_rows(
         Of the store: what each chunk must be, beyond agreeing with its own checksum.
     is_described
         False passes over the array's ``zarr.json``, which may be damaged.
+    tracks
+        Gives the ids of the tracks between two rows: those that damage hits are told.
 
     Returns
     -------
@@ -160,15 +182,16 @@ def read_rows(
         On any byte that is not as written; damage never becomes numbers.
     """
     n_rows, n_layers, dim = shape
-    if is_described:
-        check_metadata(folder, embeddings_metadata(shape, dtype), files)
     out = np.empty((len(rows), len(layers), dim), "<" + dtype)
     order = np.argsort(rows, kind="stable")
     blocks = rows[order] // CHUNK_ROWS
     cuts = np.flatnonzero(np.diff(blocks)) + 1
     shard: Shard | None = None
     shard_index = -1
+    hit = 0, n_rows
     try:
+        if is_described:
+            check_metadata(folder, embeddings_metadata(shape, dtype), files)
         for places in np.split(order, cuts) if len(rows) else []:
             block = int(rows[places[0]]) // CHUNK_ROWS
             index, inner = divmod(block, SHARD_ROWS // CHUNK_ROWS)
@@ -176,10 +199,12 @@ def read_rows(
                 if shard is not None:
                     shard.close()
                     shard = None
+                hit = index * SHARD_ROWS, (index + 1) * SHARD_ROWS
                 n_here = min(SHARD_ROWS, n_rows - index * SHARD_ROWS)
                 place = folder / shard_name(index)
                 shard = Shard(place, n_here, n_layers, dim, dtype, files)
                 shard_index = index
+            hit = block * CHUNK_ROWS, (block + 1) * CHUNK_ROWS
             within = rows[places] - block * CHUNK_ROWS
             first = int(places[0])
             # a chunk whose rows are wanted in their order goes where it belongs, without a copy
@@ -195,6 +220,10 @@ def read_rows(
                     out[places, position] = found
             if not are_finite:
                 raise unreadable(folder / "zarr.json", "describes rows that are not finite")
+    except StoreCorruptError as error:
+        if tracks is not None:
+            error.tracks = tracks(*hit)
+        raise
     finally:
         if shard is not None:
             shard.close()

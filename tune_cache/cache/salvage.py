@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from tune_cache.cache.gather import tracks_between
 from tune_cache.cache.store import STATUS_OK, Store
 from tune_cache.segments import Segment, cut
 
@@ -82,11 +83,4 @@ class Salvage(Store):
 
     def tracks_between(self, start: int, stop: int) -> tuple[str, ...]:
         """Ids of the tracks that have rows in ``start:stop``."""
-        first = int(np.searchsorted(self.offset, start, side="right")) - 1
-        last = int(np.searchsorted(self.offset, stop, side="left"))
-        rows = np.diff(self.offset)
-        return tuple(
-            self.track_ids[index]
-            for index in range(max(0, first), min(last, self.n_tracks))
-            if rows[index]
-        )
+        return tracks_between(self.track_ids, self.offset, start, stop)

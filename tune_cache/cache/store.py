@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tune_cache.cache.disk import touch
-from tune_cache.cache.gather import read_rows
+from tune_cache.cache.gather import read_rows, tracks_between
 from tune_cache.cache.journal import TrackOutcome
 from tune_cache.cache.layout import lock_path
 from tune_cache.cache.listing import Files, corrupt, open_files, parse_object
@@ -335,6 +335,7 @@ class Store:
             dtype=self.spec.dtype,
             files=self.files,
             is_described=self.is_described,
+            tracks=partial(tracks_between, self.track_ids, self.offset),
         )
         return Ragged(
             values=values,
@@ -344,7 +345,4 @@ class Store:
 
     def read_layer(self, track_ids: Sequence[str], layer: int, *, pooling: str = "mean") -> Ragged:
         """Read one layer; ``values`` has shape (n_segments, dim)."""
-        ragged = self.read(track_ids, layers=[layer], pooling=pooling)
-        return Ragged(
-            values=ragged.values[:, 0], offsets=ragged.offsets, n_samples=ragged.n_samples
-        )
+        return self.read(track_ids, layers=[layer], pooling=pooling).layer(0)

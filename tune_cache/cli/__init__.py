@@ -25,6 +25,7 @@ from tune_cache.errors import (
     StoreCorruptError,
     TuneCacheError,
     UsageError,
+    first_few,
     printable,
 )
 
@@ -83,8 +84,11 @@ def _fail(error: BaseException, code: int, hint: str | None = None) -> NoReturn:
     if os.environ.get("TUNE_DEBUG"):
         raise error
     say(f"error: {printable(error)}")
-    if hint:
-        say(f"hint: {hint}")
+    tracks = error.tracks if isinstance(error, StoreCorruptError) else ()
+    if tracks and first_few(tracks) not in str(error):
+        say(f"{len(tracks)} track(s) hit: {printable(first_few(tracks))}")
+    if hint:  # of one line, or two
+        say("hint: " + "\n".join(map(printable, hint.split("\n"))))
     sys.exit(code)
 
 

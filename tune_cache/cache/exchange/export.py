@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from tune_cache.cache import disk
 from tune_cache.cache.exchange.formats import Format
 from tune_cache.cache.exchange.header import ARRAYS, Array, Content, make_header
-from tune_cache.cache.gather import read_rows
+from tune_cache.cache.gather import read_rows, tracks_between
 from tune_cache.cache.shards import SHARD_ROWS, read_small
 from tune_cache.cache.store import Store
 from tune_cache.errors import StoreCorruptError, UsageError
@@ -53,6 +54,7 @@ def content_of(store: Store) -> Content:
                 shape=header.rows_shape,
                 dtype=store.spec.dtype,
                 files=store.files,
+                tracks=partial(tracks_between, store.track_ids, store.offset),
             )
 
     return Content(header=header, arrays=arrays, blocks=blocks)
