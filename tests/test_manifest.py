@@ -17,7 +17,7 @@ from tune_cache.datasets.base import Dataset, Problem, Task, Track, raise_errors
 from tune_cache.datasets.catalog import load_dataset, read_dataset
 from tune_cache.datasets.config import Config, read_config
 from tune_cache.datasets.manifest import MAX_LINE_BYTES, parse_line, read_manifest
-from tune_cache.errors import ManifestError, TaskError, UsageError
+from tune_cache.errors import ManifestError, UsageError
 
 SUBSET = Path(
     os.environ.get("TUNE_SUBSET")
@@ -579,9 +579,12 @@ def test_unknown_task_and_split_are_named_with_those_there_are(tmp_path):
     make(tmp_path, "x")
     dataset = load(tmp_path / "set")
     assert dataset.task("set") == dataset.tasks[0]
-    with pytest.raises(TaskError, match="no task 'sett'; it has 'set'") as caught:
+    with pytest.raises(UsageError, match="no task 'sett'; it has 'set'") as caught:
         dataset.task("sett")
-    assert caught.value.hint == "did you mean 'set'?"
+    assert caught.value.hint == "did you mean 'set'? --task takes 'set'"
+    with pytest.raises(UsageError) as caught:
+        dataset.task("tempo")
+    assert caught.value.hint == "--task takes 'set'"
     with pytest.raises(UsageError, match="split is 'valid', expected one of train, val, test"):
         dataset.split("valid")
 

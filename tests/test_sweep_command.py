@@ -389,7 +389,7 @@ def test_the_settings_file_gives_axes_and_a_preset_wins_over_it(world):
         ({"agg": "meen"}, UsageError, "'meen'"),
         ({"probe": "forest"}, UsageError, "'forest'"),
         ({"probe": "logistic", "task": "level"}, TaskError, "cannot learn"),
-        ({"task": "mood"}, TaskError, "no task 'mood'"),
+        ({"task": "mood"}, UsageError, "no task 'mood'"),
         ({"margin": 0.0}, UsageError, "margin is 0.0"),
         ({"jobs": 0}, UsageError, "--jobs is 0"),
         ({"preset": "paper"}, UsageError, "preset is 'paper'"),

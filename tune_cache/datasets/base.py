@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tune_cache.errors import ManifestError, TaskError, UsageError
+from tune_cache.errors import ManifestError, UsageError, first_few
 
 __all__ = ["SPLITS", "Dataset", "Kind", "Problem", "Task", "Track", "raise_errors"]
 
@@ -179,15 +179,16 @@ class Dataset:
 
         Raises
         ------
-        TaskError
-            If the dataset has no such task; the message lists those it has.
+        UsageError
+            If the dataset has no such task; message and hint tell those it has.
         """
         names = [task.name for task in self.tasks]
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            raise TaskError(
-                f"dataset {self.name!r} has no task {name!r}; "
-                f"it has {', '.join(map(repr, names)) or 'none'}",
-                hint=f"did you mean {close[0]!r}?" if close else None,
+            there = first_few(names, 9)
+            raise UsageError(
+                f"dataset {self.name!r} has no task {name!r}; it has {there or 'none'}",
+                hint=(f"did you mean {close[0]!r}? " if close else "")
+                + f"--task takes {there or 'what tune.toml names: [datasets.NAME.tasks.T]'}",
             )
         return self.tasks[names.index(name)]
