@@ -9,6 +9,7 @@ defaults, so that errors pickle back from worker processes.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "UsageError",
     "first_few",
     "printable",
+    "quoted",
 ]
 
 
@@ -43,6 +45,17 @@ def printable(text: object) -> str:
         else character.encode("unicode_escape", "surrogatepass").decode("ascii")
         for character in str(text)
     )
+
+
+def quoted(argument: object) -> str:
+    """Write an argument of a command to paste; it starts nothing of its own.
+
+    Examples
+    --------
+    >>> quoted("a b"), quoted("$(rm x)"), quoted("plain")
+    ("'a b'", "'$(rm x)'", 'plain')
+    """
+    return shlex.quote(printable(argument))
 
 
 def first_few(items: Sequence[object], limit: int = 3) -> str:

@@ -23,6 +23,7 @@ from tune_cache.errors import (
     StoreError,
     StoreNotFoundError,
     first_few,
+    quoted,
 )
 from tune_cache.specs import StoreSpec, differing_fields
 
@@ -185,7 +186,7 @@ def _one_a_length(
             raise StoreAmbiguousError(
                 f"stores {best.name} and {store.name} hold these tracks with different audio, "
                 f"and the audio is not at hand to tell which is meant",
-                hint=f"choose one, as --store {best.path}",
+                hint=f"choose one, as --store {quoted(best.path)}",
             )
     absent = [label for label in wanted if label not in by_length]
     if absent or not by_length:
@@ -205,7 +206,7 @@ def _one_a_length(
                 f"{len(stores)} encodings of segment length {label} hold these tracks: "
                 f"{', '.join(store.name for store in stores.values())}; they differ in "
                 + "; ".join(f"{name}: {left!r} or {right!r}" for name, left, right in fields[:4]),
-                hint=f"choose one, as --store {first.path}",
+                hint=f"choose one, as --store {quoted(first.path)}",
             )
     order = sorted(by_length, key=lambda label: float("inf") if label == "full" else float(label))
     return [next(iter(by_length[label].values())) for label in order]

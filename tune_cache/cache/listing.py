@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tune_cache.cache.holds import Hold, hold_store, nothing_at
-from tune_cache.errors import StoreCorruptError, StoreError, printable
+from tune_cache.errors import StoreCorruptError, StoreError, printable, quoted
 
 __all__ = [
     "Files",
@@ -48,7 +47,7 @@ def remedy(path: Path) -> str:
     """
     inside = (path, *path.parents)
     store = next((folder for folder in inside if folder.suffix == STORE_SUFFIX), path)
-    name = shlex.quote(printable(store))
+    name = quoted(store)
     return f"see what is hit: tune cache verify {name}\nmend it: tune cache repair {name}"
 
 

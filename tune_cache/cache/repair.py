@@ -12,7 +12,6 @@ anywhere, the same command goes on.
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +34,7 @@ from tune_cache.cache.store import Store, open_store
 from tune_cache.cache.verify import Verification, verify_store
 from tune_cache.cache.work import Run
 from tune_cache.encoders.base import EncoderInfo
-from tune_cache.errors import StoreCorruptError, StoreMismatchError
+from tune_cache.errors import StoreCorruptError, StoreMismatchError, quoted
 from tune_cache.specs import StoreSpec, collection_digest
 
 __all__ = [
@@ -281,7 +280,7 @@ def move_to_its_place(found: Verification) -> Path:
         if place.exists():
             raise StoreMismatchError(
                 f"store {str(found.path)!r} belongs at {str(place)!r}, where a store lies already",
-                hint=f"remove it: tune cache rm {shlex.quote(str(found.path))}",
+                hint=f"remove it: tune cache rm {quoted(found.path)}",
             )
         make_folders(place.parent)
         rename_folder(found.path, place)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tune_cache.commands.context import Length, lengths, open_context, several
 from tune_cache.commands.sweep_stores import label_of
-from tune_cache.errors import StoreNotFoundError, UsageError
+from tune_cache.errors import StoreNotFoundError, UsageError, quoted
 from tune_cache.probes.common import common_tracks
 from tune_cache.probes.compare import (
     MARGIN,
@@ -213,7 +213,7 @@ def _two_sides(
             raise StoreNotFoundError(
                 f"dataset {dataset!r} has no results with --{axis} {value}"
                 + (" and the other flags" if any(values[a] for a in AXES if a != axis) else ""),
-                hint=f"`tune sweep {dataset} --{axis} {value}` makes them",
+                hint=f"`tune sweep {quoted(dataset)} --{axis} {quoted(value)}` makes them",
             )
         sides.append(_chosen(mine))
     first, second = (f"{axis} {value}" for value in values[axis])

@@ -21,6 +21,7 @@ from tune_cache.errors import (
     StoreMismatchError,
     StoreNotFoundError,
     first_few,
+    quoted,
 )
 from tune_cache.probes.result import ProbeResult
 from tune_cache.reports.results import RunContext, SavedRun, load_run, save_result
@@ -74,7 +75,7 @@ def stores_to_probe(
         if profiles and not serves(opened.spec):
             raise StoreMismatchError(
                 f"store {opened.name!r} does not hold the slices of profile {profiles[0].name}",
-                hint=f"make them with `tune extract {given} --protocol marble-v2`",
+                hint=f"make them with `tune extract {quoted(given)} --protocol marble-v2`",
             )
         asked_for = {
             "--seg": [length if length == "full" else f"{length:.6g}" for length in seg],
@@ -104,9 +105,9 @@ def stores_to_probe(
         "serves": serves,
     }
     name = asked or dataset.encoder
-    remedy = f"tune extract {given}{' --protocol marble-v2' * bool(profiles)} --encoder "
+    remedy = f"tune extract {quoted(given)}{' --protocol marble-v2' * bool(profiles)} --encoder "
     try:
-        return find_stores(context.layout, encoder=name, remedy=remedy + name, **common), []
+        return find_stores(context.layout, encoder=name, remedy=remedy + quoted(name), **common), []
     except StoreNotFoundError as error:
         if asked:
             raise
@@ -120,12 +121,12 @@ def stores_to_probe(
             raise StoreNotFoundError(
                 f"no store at segment length {', '.join(labels)} holds these tracks; "
                 f"there are {_listed(there)}",
-                hint=f"{remedy}{next(iter(there))}{flags}",
+                hint=f"{remedy}{quoted(next(iter(there)))}{flags}",
             ) from error
         if len(others) > 1:
             raise StoreAmbiguousError(
                 f"several encoders have stores of these tracks: {_listed(others)}",
-                hint=f"choose one, as --encoder {next(iter(others))}",
+                hint=f"choose one, as --encoder {quoted(next(iter(others)))}",
             ) from error
     other, stores = others.popitem()
     return stores, [f"encoder {name!r} has no store of these tracks; {other!r} has, and is used"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tune_cache.commands.context import Context, open_context, parse_bytes, several
 from tune_cache.commands.judged_cells import store_sizes
-from tune_cache.errors import StoreNotFoundError, UsageError
+from tune_cache.errors import StoreNotFoundError, UsageError, quoted
 from tune_cache.probes.compare import MARGIN
 from tune_cache.reports.advice import SHARE, Advice, advise
 from tune_cache.reports.candidates import candidates_of, published_candidates
@@ -110,7 +110,7 @@ def recommend(
             + (f" for task {absent[0]!r}" if absent else "")
             + (f" with encoder {encoder!r}" if encoder else "")
             + (f"; there are those of {', '.join(sorted(there))}" if there else ""),
-            hint=f"`tune sweep {name if dataset is None else dataset}` makes them; "
+            hint=f"`tune sweep {quoted(name if dataset is None else dataset)}` makes them; "
             "`tune report` shows those there are",
         )
     runs = [run for run in mine if run.result.task in wanted]

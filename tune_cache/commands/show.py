@@ -20,7 +20,7 @@ from tune_cache.commands.terminal import say
 from tune_cache.datasets.base import Dataset, Problem
 from tune_cache.datasets.scan import ScanResult
 from tune_cache.encoders.base import EncoderInfo
-from tune_cache.errors import first_few, printable
+from tune_cache.errors import first_few, printable, quoted
 from tune_cache.reports.cost import ledger_rows
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.tables import (
@@ -90,10 +90,10 @@ def warn(warnings: Iterable[str]) -> None:
 
 def started(dataset: Dataset, info: EncoderInfo | None = None) -> None:
     """Say what is being worked on."""
-    text = f"dataset {printable(dataset.name)}: {len(dataset.tracks)} tracks"
+    text = f"dataset {dataset.name}: {len(dataset.tracks)} tracks"
     if info is not None:
         text += f"; encoder {info.name}" + (f" ({info.note})" if info.note else "")
-    say(text)
+    say(printable(text))
     for note in (dataset.note, info.license_note if info else ""):
         if note:
             say(printable(note))
@@ -159,7 +159,7 @@ def extract_report(report: ExtractReport, *, as_json: bool) -> str:
         for row in rows
     ]
     text = plain_table(shown, width=width())
-    text += "".join(f"\n{row['store']}" for row in rows)
+    text += "".join(f"\n{printable(row['store'])}" for row in rows)
     if warnings:
         say(f"{len(warnings)} tracks failed:")
         for warning in warnings[:FAILED_SHOWN]:
@@ -211,7 +211,7 @@ def scan_report(found: ScanResult, *, as_json: bool) -> str:
     text = plain_table(rows, width=width())
     if found.config:
         text += f"\n\nput this into tune.toml:\n{found.config}"
-    return f"{text}\n\nnext: tune dataset check {found.prefix}"
+    return f"{text}\n\nnext: tune dataset check {quoted(found.prefix)}"
 
 
 def problems(found: Sequence[Problem], *, dataset: str | None, as_json: bool) -> str:
@@ -249,7 +249,7 @@ def describe_dataset(dataset: Dataset, *, as_json: bool) -> str:
     seconds = sum(track.duration_seconds or 0.0 for track in dataset.tracks)
     lines = [
         f"{printable(dataset.name)}: {len(dataset.tracks)} tracks, "
-        f"{seconds / 60:.0f} min by their manifests, below {dataset.data_root}",
+        f"{seconds / 60:.0f} min by their manifests, below {printable(dataset.data_root)}",
         *(printable(text) for text in (dataset.note, dataset.licence, dataset.citation) if text),
         plain_table(rows, width=width()),
     ]
@@ -298,9 +298,9 @@ def demo_report(report: DemoReport, *, as_json: bool) -> str:
     if as_json:
         return text
     stores = [outcome.path for found in report.extracts for outcome in found.outcomes]
-    lines = [text, "", "written:", f"  music    {report.folder}"]
-    lines += [f"  vectors  {path}" for path in stores]
-    lines += [f"  results  {report.results}"]
-    lines += [f"  page     {report.page}", "", "open the page in a browser:"]
+    lines = [text, "", "written:", f"  music    {printable(report.folder)}"]
+    lines += [f"  vectors  {printable(path)}" for path in stores]
+    lines += [f"  results  {printable(report.results)}"]
+    lines += [f"  page     {printable(report.page)}", "", "open the page in a browser:"]
     lines += [f"  {report.page.resolve().as_uri()}"]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from tune_cache.commands.integrity import Repaired, Verified
 from tune_cache.commands.management import Removal, StatusReport, Usage
 from tune_cache.commands.show import amount, width
 from tune_cache.commands.terminal import say
-from tune_cache.errors import printable
+from tune_cache.errors import printable, quoted
 from tune_cache.reports.tables import json_table
 from tune_cache.reports.text import plain_table
 
@@ -51,9 +51,9 @@ def verified(found: Sequence[Verified], *, as_json: bool) -> str:
                 whom += f": {_named(finding.tracks)}"
             lines.append(f"  {printable(finding.file or 'the store')} {finding.problem}; {whom}")
         if item.found.findings:
-            lines.append(f"  mend it: tune cache repair {row['store']}")
+            lines.append(f"  mend it: tune cache repair {quoted(row['store'])}")
         lines += _reencoded_lines(item)
-    return "\n".join(lines) if lines else "nothing here yet"
+    return "\n".join(map(printable, lines)) if lines else "nothing here yet"
 
 
 def _reencoded_lines(item: Verified) -> list[str]:
@@ -151,7 +151,7 @@ def repaired(found: Repaired, *, as_json: bool) -> str:
             f"  the damaged store is still being read and lies at {repair.kept}; "
             "`tune cache prune --orphans` removes it later"
         )
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def compared(found: StoreDiff, *, as_json: bool) -> str:
@@ -206,7 +206,7 @@ def status(found: StatusReport, *, as_json: bool) -> str:
         return json_table(
             rows, command="cache status", dataset=found.dataset.name, warnings=warnings
         )
-    say(f"dataset {printable(found.dataset.name)}: {n_tracks} tracks; encoder {found.encoder}")
+    say(printable(f"dataset {found.dataset.name}: {n_tracks} tracks; encoder {found.encoder}"))
     for warning in warnings:
         say(f"warning: {warning}")
     return plain_table(rows, width=width()) if rows else "nothing of it is in the cache"

@@ -25,6 +25,7 @@ from tune_cache.errors import (
     StoreMismatchError,
     UsageError,
     first_few,
+    quoted,
 )
 from tune_cache.segments import parse_seg
 from tune_cache.specs import StoreSpec, collection_digest, differing_fields
@@ -209,7 +210,8 @@ def plan_all(found: Verification, source: Source, encoder_path: Path | None) -> 
         raise StoreMismatchError(
             f"the audio of dataset {str(source.dataset)!r} makes store {place.name!r}, "
             f"not {path.name!r}: tracks were added, removed or changed, or it is another dataset",
-            hint=f"run `tune extract {source.dataset}`; `tune cache rm {path.name}` removes this",
+            hint=f"run `tune extract {quoted(source.dataset)}`; "
+            f"`tune cache rm {quoted(path.name)}` removes this",
         )
     info = encoder_of(spec, source.context, encoder_path)
     wanted = frozenset(track.track_id for track in tracks)
@@ -241,7 +243,7 @@ def _spec_of(found: Verification, context: Context, encoder_path: Path | None) -
         pass
     raise StoreCorruptError(
         f"the settings of store {path.name!r} cannot be read, and it was not made with the usual",
-        hint=f"remove it (`tune cache rm {path.name}`) and run `tune extract` with the flags "
-        "it was made with",
+        hint=f"remove it (`tune cache rm {quoted(path.name)}`) and run `tune extract` with the "
+        "flags it was made with",
         path=str(path),
     )

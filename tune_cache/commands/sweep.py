@@ -22,7 +22,7 @@ from tune_cache.commands.sweep_stores import Collection, Grid, choose_encoder, f
 from tune_cache.commands.training import training_of
 from tune_cache.datasets.base import Dataset
 from tune_cache.encoders.base import EncoderInfo, get_encoder
-from tune_cache.errors import EncoderError, StoreNotFoundError, UsageError
+from tune_cache.errors import EncoderError, StoreNotFoundError, UsageError, quoted
 from tune_cache.probes.compare import MARGIN
 from tune_cache.probes.evaluate import N_REPEATS
 from tune_cache.probes.presets import preset_named
@@ -214,7 +214,7 @@ def sweep(
                 f"{len(missing)} of the stores of encoder {name!r} that the sweep needs are"
                 f" missing: {', '.join(' = '.join(grid.labels) for grid in missing)}",
                 hint="add --extract-missing, or make them with "
-                f"`tune extract {given} --encoder {name}{flags}`",
+                f"`tune extract {quoted(given)} --encoder {quoted(name)}{flags}`",
             )
         done = extract(
             dataset,

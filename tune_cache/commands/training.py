@@ -15,6 +15,7 @@ from tune_cache.commands.probe_stores import stores_to_probe
 from tune_cache.datasets.base import Dataset
 from tune_cache.errors import StoreMismatchError, TaskError, UsageError
 from tune_cache.probes.unlabelled import Training, UnlabelledStore
+from tune_cache.reports.csv_cells import csv_name, name_of
 from tune_cache.reports.results import SavedRun
 
 __all__ = ["AskedTraining", "read_weights", "training_of", "write_weights"]
@@ -139,6 +140,8 @@ def training_of(
 def write_weights(path: Path, runs: Iterable[SavedRun]) -> int:
     """Write the weights of segments as CSV, one row a segment; return how many.
 
+    Names are written so that no spreadsheet runs them, and read back as they were.
+
     Raises
     ------
     UsageError
@@ -146,12 +149,12 @@ def write_weights(path: Path, runs: Iterable[SavedRun]) -> int:
     """
     rows = [
         (
-            run.context.dataset,
-            run.result.task,
-            run.context.seg,
-            run.result.layer,
+            csv_name(run.context.dataset),
+            csv_name(run.result.task),
+            csv_name(run.context.seg),
+            csv_name(run.result.layer),
             run.result.seed,
-            track_id,
+            csv_name(track_id),
             segment,
             f"{weight:.6g}",
         )
@@ -164,7 +167,7 @@ def write_weights(path: Path, runs: Iterable[SavedRun]) -> int:
             "no result has weights of segments", hint="--attention-out is for --agg attention"
         )
     try:
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([HEADER, *rows])
     except OSError as error:
         raise UsageError(
@@ -198,9 +201,9 @@ def read_weights(path: Path) -> dict[tuple[str, str, str], dict[str, list[float]
                     hint="`tune probe --agg attention --attention-out FILE` writes them",
                 )
             for dataset, task, seg, layer, seed, track_id, segment, weight in rows:
-                place = dataset, task, seg
+                place = name_of(dataset), name_of(task), name_of(seg)
                 if first.setdefault(place, (layer, seed)) == (layer, seed):
-                    weights = found.setdefault(place, {}).setdefault(track_id, [])
+                    weights = found.setdefault(place, {}).setdefault(name_of(track_id), [])
                     if int(segment) == len(weights):
                         weights.append(float(weight))
     except (OSError, ValueError, csv.Error) as error:

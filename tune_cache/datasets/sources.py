@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_cache.datasets.base import SPLITS
-from tune_cache.errors import UsageError, first_few
+from tune_cache.errors import UsageError, first_few, quoted
 
 __all__ = ["BY_RECORD", "SUFFIX", "ManifestSet", "find_set", "sets_in"]
 
@@ -119,7 +119,7 @@ def _at(path: Path, text: str) -> ManifestSet | None:
 def _only_set(folder: Path, text: str) -> ManifestSet:
     found = sets_in(folder)
     below = [
-        str(Path(text) / child.name / name)
+        quoted(Path(text) / child.name / name)
         for child in (sorted(folder.iterdir()) if not found else ())
         if child.is_dir() and not child.name.startswith(".") and os.access(child, os.R_OK)
         for name in sets_in(child)
@@ -127,7 +127,7 @@ def _only_set(folder: Path, text: str) -> ManifestSet:
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
-        typed = [str(Path(text) / name) for name in found]
+        typed = [quoted(Path(text) / name) for name in found]
         raise UsageError(
             f"folder {text!r} holds {len(found)} datasets: {first_few(list(found), 9)}",
             hint=f"type one of: {', '.join(typed)}",
@@ -137,5 +137,5 @@ def _only_set(folder: Path, text: str) -> ManifestSet:
         f"NAME.test{SUFFIX}",
         hint=f"type one of: {', '.join(below[:9])}"
         if below
-        else f"`tune dataset scan {text}` makes them from label folders or a CSV of labels",
+        else f"`tune dataset scan {quoted(text)}` makes them from label folders or a CSV of labels",
     )

@@ -16,7 +16,6 @@ import dataclasses
 import io
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -33,6 +32,7 @@ from tune_cache.reports.cost import (
     left_out,
     probe_seconds,
 )
+from tune_cache.reports.csv_cells import csv_text
 from tune_cache.reports.results import SavedRun
 from tune_cache.reports.text import NAME_WIDTH, Curve, folded, layer_curves
 
@@ -52,8 +52,6 @@ FOLDED = ("encoder", "seg", "agg", "probe", "layer", "flags")
 # what may go where a table is too wide, the first first; other metrics before these
 DROPPABLE = (*COST_COLUMNS[::-1], "probe s")
 LAST_DROPPABLE = ("seed", "n", "val")
-PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
-RUNS_IN_A_SPREADSHEET = tuple("=+-@＝＋－＠")
 
 
 def rows_of(runs: Iterable[SavedRun]) -> list[dict[str, Any]]:
@@ -315,9 +313,7 @@ def _csv_cell(value: Any) -> Any:
         value = "; ".join(value)
     elif isinstance(value, Mapping | list):
         value = json.dumps(without_nan(value), ensure_ascii=False) if value else ""
-    text = printable(value)
-    runs = text.lstrip().startswith(RUNS_IN_A_SPREADSHEET)
-    return f"'{text}" if runs and not PLAIN_NUMBER.fullmatch(text) else text
+    return csv_text(value)
 
 
 def json_table(
