@@ -277,6 +277,7 @@ class Store:
     """Counts what is read; rows carry their track's number and layer."""
 
     layers = (1, 5)
+    n_segments = 0  # few: read at once
 
     def __init__(self):
         self.read_layers = []

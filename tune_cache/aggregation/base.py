@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
+from tune_cache.cache.pieces import Pieced, in_memory
 from tune_cache.cache.ragged import Ragged
 from tune_cache.errors import TaskError, first_few
 
@@ -41,9 +42,13 @@ class TrackAggregation(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
     sees_length
         The expected output depends on the number of segments even if the
         segments themselves do not, so a linear probe can read track length.
+    goes_by_track
+        The output of a track depends on nothing but the track, and ``fit`` learns
+        nothing: what is read in pieces is aggregated in pieces.
     """
 
     standardised_output: ClassVar[bool] = False
+    goes_by_track: ClassVar[bool] = False
 
     @property
     def sees_length(self) -> bool:
@@ -67,12 +72,16 @@ class TrackAggregation(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn what there is to learn from training tracks; ``y`` is ignored."""
         self.check_options()
+        if self.goes_by_track and isinstance(X, Pieced):
+            X = in_memory(X[:1])
         self._learn(self._segments(X, reset=True))
         return self
 
     def transform(self, X: Any) -> Array:
         """Aggregate each track, in order, to shape (n_tracks, n_features)."""
         check_is_fitted(self)
+        if self.goes_by_track and isinstance(X, Pieced):
+            return np.concatenate([self.transform(piece) for piece in X.pieces()])
         tracks = self._segments(X, reset=False)
         return self._aggregate(tracks, np.result_type(tracks.values.dtype, np.float32))
 

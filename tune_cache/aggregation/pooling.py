@@ -9,7 +9,7 @@ segment mean ≡ max ≡ median ≡ first, and std is 0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -138,6 +138,8 @@ class Pooling(TrackAggregation):
     >>> Pooling("mean+std").fit_transform(tracks).tolist()
     [[2.0, 2.0, 2.0, 0.0], [1.0, 3.0, 0.0, 0.0]]
     """
+
+    goes_by_track: ClassVar[bool] = True
 
     def __init__(self, statistics: str = "mean") -> None:
         self.statistics = statistics

@@ -9,7 +9,7 @@ scales are averaged, or put side by side in the order given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args, overload
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from tune_cache.aggregation.base import Array, TrackAggregation
 from tune_cache.aggregation.pooling import Pooling
+from tune_cache.cache.pieces import Pieced, bounds, in_memory
 from tune_cache.cache.ragged import Ragged
 from tune_cache.errors import TaskError, UsageError
 
@@ -59,6 +60,21 @@ class Scales:
     def iloc(self) -> Self:
         """What scikit-learn selects by."""
         return self
+
+    @property
+    def is_pieced(self) -> bool:
+        """Whether any scale is read when it is asked for."""
+        return any(isinstance(part, Pieced) for part in self.parts)
+
+    def pieces(self) -> Iterator[Scales]:
+        """Read consecutive tracks, some rows of all scales or one track at a time."""
+        n_read = sum(p.n_read if isinstance(p, Pieced) else p.lengths for p in self.parts)
+        for some in bounds(np.concatenate([[0], np.cumsum(n_read)])):
+            yield self[some].in_memory()
+
+    def in_memory(self) -> Scales:
+        """The same tracks, with their rows read."""
+        return Scales(tuple(map(in_memory, self.parts)))
 
     def take(self, tracks: Sequence[int] | Array, axis: int = 0) -> Scales:
         """Select tracks by their positions, as scikit-learn asks for them."""
@@ -120,6 +136,8 @@ class MultiScale(TrackAggregation):
         """Learn how many scales there are; ``y`` is ignored."""
         if self.combine not in get_args(Combine):
             raise UsageError(f"combine is {self.combine!r}, expected mean or concat")
+        if isinstance(X, Scales) and X.is_pieced:
+            X = X[:1].in_memory()
         parts = _scales(X)
         for number, part in enumerate(parts):
             self._segments(part, reset=number == 0)
@@ -132,6 +150,8 @@ class MultiScale(TrackAggregation):
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
+        if isinstance(X, Scales) and X.is_pieced:
+            return np.concatenate([self.transform(piece) for piece in X.pieces()])
         parts = _scales(X)
         if len(parts) != self.n_scales_:
             raise TaskError(f"tracks have {len(parts)} scales, expected {self.n_scales_}")

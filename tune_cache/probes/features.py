@@ -3,26 +3,32 @@
 Conventions
 -----------
 A layer is read for all splits in one call and kept while there is room, so
-probing again with another aggregation costs no reading, and memory is bounded
-by one layer plus ``keep_bytes``. Vectors stay in the stored dtype; those of
-derived segments are float32.
+probing again with another aggregation costs no reading. A large one that finds no
+room is read in pieces by what goes track by track: memory is bounded by
+``keep_bytes`` and one piece there, else by ``keep_bytes`` and one layer. Vectors
+stay in the stored dtype; those of derived segments are float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from tune_cache.aggregation.derive import derive
 from tune_cache.aggregation.scales import Scales
+from tune_cache.cache import pieces
+from tune_cache.cache.pieces import Pieced
 from tune_cache.cache.ragged import Ragged
 from tune_cache.errors import TaskError, UsageError
 from tune_cache.segments import segment_spec
 
 if TYPE_CHECKING:
     from tune_cache.probes.tasks import TaskData
-    from tune_cache.specs import SegmentSpec
+    from tune_cache.specs import SegmentSpec, StoreSpec
 
 __all__ = [
     "KEEP_BYTES",
@@ -37,6 +43,7 @@ __all__ = [
 ]
 
 Tracks = Ragged | Scales
+Array = np.ndarray[Any, np.dtype[Any]]
 
 KEEP_BYTES = 2**30
 
@@ -46,6 +53,20 @@ class StoreLike(Protocol):
 
     @property
     def layers(self) -> tuple[int, ...]: ...
+
+    @property
+    def n_segments(self) -> int: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def spec(self) -> StoreSpec: ...
+
+    @property
+    def segment_n_samples(self) -> Array: ...
+
+    def rows_of(self, track_ids: Sequence[str]) -> tuple[Array, Array]: ...
 
     def read(
         self, track_ids: Sequence[str], *, layers: Sequence[int] | None, pooling: str
@@ -87,13 +108,35 @@ def read_features(
     kept: dict[int, Ragged] = {}
     track_ids = [name for split in data.splits.values() for name in split.track_ids]
 
+    @cache
+    def rows_and_offsets() -> tuple[Array, Array]:
+        return store.rows_of(track_ids)
+
+    def is_too_large(room: int) -> bool:
+        if store.n_segments <= pieces.PIECE_ROWS:
+            return False
+        n_rows = len(rows_and_offsets()[0])
+        n_bytes = n_rows * store.dim * np.dtype(store.spec.dtype).itemsize
+        return n_rows > pieces.PIECE_ROWS and n_bytes > room
+
+    def pieced(layer: int) -> Pieced:
+        def read(positions: Array) -> Ragged:
+            names = [track_ids[position] for position in positions.tolist()]
+            return store.read(names, layers=[layer], pooling=pooling).layer(0)
+
+        rows, offsets = rows_and_offsets()
+        return Pieced(read, offsets=offsets, n_samples=store.segment_n_samples[rows])
+
     def of_layer(layer: int) -> Mapping[str, Tracks]:
         everything = kept.get(layer)
         if everything is None:
-            everything = store.read(track_ids, layers=[layer], pooling=pooling).layer(0)
-            n_bytes = everything.values.nbytes
-            if sum(item.values.nbytes for item in kept.values()) + n_bytes <= keep_bytes:
-                kept[layer] = everything
+            room = keep_bytes - sum(item.values.nbytes for item in kept.values())
+            if is_too_large(room):
+                everything = pieced(layer)
+            else:
+                everything = store.read(track_ids, layers=[layer], pooling=pooling).layer(0)
+                if everything.values.nbytes <= room:
+                    kept[layer] = everything
         parts: dict[str, Tracks] = {}
         start = 0
         for name, split in data.splits.items():
@@ -170,7 +213,12 @@ def derived_tracks(tracks: Ragged, spec: SegmentSpec, seconds: float) -> Ragged:
         tail=spec.tail,
     )
     shortest = true.length_samples if spec.tail == "drop" else true.min_tail_samples
-    return derive(tracks, n_derived(spec, seconds), min_tail_samples=shortest)
+    n = n_derived(spec, seconds)
+
+    def change(some: Ragged) -> Ragged:
+        return derive(some, n, min_tail_samples=shortest)
+
+    return tracks.then(change) if isinstance(tracks, Pieced) else change(tracks)
 
 
 def derived(features: Features, spec: SegmentSpec, seconds: float) -> Features:

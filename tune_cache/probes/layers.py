@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tune_cache.aggregation.scales import Scales
+from tune_cache.cache.pieces import Pieced, in_memory
 from tune_cache.cache.ragged import Ragged
 from tune_cache.errors import TaskError, UsageError
 
@@ -84,14 +85,11 @@ def _mean_of_layers(features: Features) -> dict[str, Tracks]:
     tracks: Mapping[str, Tracks] = {}
     for index in features.layers:
         tracks = features.of_layer(index)
+        if any(isinstance(one, Pieced) for part in tracks.values() for one in _parts(part)):
+            return _mean_by_pieces(features)
         for split, part in tracks.items():
-            values = [one.values.astype(np.result_type(one.values, "f4")) for one in _parts(part)]
-            before = sums.get(split)
-            if before is not None:
-                values = [
-                    np.add(old, new, out=new) for old, new in zip(before, values, strict=True)
-                ]
-            sums[split] = values
+            before: Sequence[Array | None] = sums.get(split) or [None] * len(_parts(part))
+            sums[split] = [_added(old, new) for old, new in zip(before, _parts(part), strict=True)]
     averaged: dict[str, Tracks] = {}
     for split, part in tracks.items():
         means = tuple(
@@ -102,6 +100,39 @@ def _mean_of_layers(features: Features) -> dict[str, Tracks]:
         )
         averaged[split] = Scales(means) if isinstance(part, Scales) else means[0]
     return averaged
+
+
+def _added(total: Array | None, layer: Ragged) -> Array:
+    values = layer.values.astype(np.result_type(layer.values, "f4"))
+    return values if total is None else np.add(total, values, out=values)
+
+
+def _mean_by_pieces(features: Features) -> dict[str, Tracks]:
+    """Average the vectors of all layers when they are asked for."""
+
+    def averaged(layers: Sequence[Ragged]) -> Pieced:
+        first = layers[0]
+        n_read = next((one.n_read for one in layers if isinstance(one, Pieced)), None)
+
+        def read(positions: Array) -> Ragged:
+            total = None
+            for layer in layers:
+                some = in_memory(layer[positions])
+                total = _added(total, some)
+            assert total is not None
+            return Ragged(
+                values=total / len(layers), offsets=some.offsets, n_samples=some.n_samples
+            )
+
+        return Pieced(read, offsets=first.offsets, n_samples=first.n_samples, n_read=n_read)
+
+    layers = [features.of_layer(index) for index in features.layers]
+    found: dict[str, Tracks] = {}
+    for split, part in layers[0].items():
+        by_part = zip(*(_parts(layer[split]) for layer in layers), strict=True)
+        means = tuple(averaged(same) for same in by_part)
+        found[split] = Scales(means) if isinstance(part, Scales) else means[0]
+    return found
 
 
 def _all_layers(features: Features) -> dict[str, Tracks]:
