@@ -140,9 +140,66 @@ def test_modules_open_with_their_purpose(path):
     assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
 
 
+UNPICKLERS = {"pickle", "shelve", "marshal", "dill", "cloudpickle", "joblib", "jsonpickle"}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_nothing_is_unpickled(path):
     for module, line, _ in imports_of(path):
-        assert module.split(".")[0] not in {"pickle", "shelve", "marshal", "dill", "cloudpickle"}, (
-            f"{dotted(path)}:{line} imports {module}"
-        )
+        assert module.split(".")[0] not in UNPICKLERS, f"{dotted(path)}:{line} imports {module}"
+    assert unpickling(ast.parse(path.read_text("utf-8"))) == []
+
+
+def unpickling(tree: ast.AST) -> list[int]:
+    """Lines of calls that let NumPy or torch unpickle: what is not forbidden by a constant."""
+    names = {"torch": "torch"}  # what a name in the module stands for
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {
+                alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names
+            }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "read_pickle":
+            found.append(node.lineno)
+        if not isinstance(node, ast.Call):
+            continue
+        given = {
+            keyword.arg: getattr(keyword.value, "value", None)  # None where it is no constant
+            for keyword in node.keywords
+        }
+        root, _, rest = ast.unparse(node.func).partition(".")
+        called = ".".join(filter(None, (names.get(root, root), rest)))
+        is_loose = called == "torch.load" and given.get("weights_only") is not True
+        if is_loose or given.get("allow_pickle", False) is not False:
+            found.append(node.lineno)
+        elif called == "numpy.load" and (len(node.args) > 2 or None in given):
+            found.append(node.lineno)  # allow_pickle by its place, or by what ** holds
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "is_found"),
+    [
+        ("np.load(f, allow_pickle=True)", True),
+        ("np.load(f, allow_pickle=asked)", True),
+        ("np.load(f, None, True)", True),
+        ("np.load(f, **options)", True),
+        ("np.lib.format.read_array(f, allow_pickle=True)", True),
+        ("np.load(f)", False),
+        ("np.load(f, mmap_mode='r', allow_pickle=False)", False),
+        ("torch.load(f)", True),
+        ("torch.load(f, weights_only=False)", True),
+        ("torch.load(f, weights_only=safe)", True),
+        ("torch.load(f, 'cpu', weights_only=True)", False),
+        ("t.load(f)", True),
+        ("load(f)", True),
+        ("pd.read_pickle(f)", True),
+        ("json.load(f)", False),
+    ],
+)
+def test_the_look_for_unpickling_finds_it(code, is_found):
+    head = "import numpy as np\nimport torch as t\nfrom torch import load\n"
+    assert unpickling(ast.parse(head + code)) == ([4] if is_found else [])

@@ -487,6 +487,21 @@ def test_the_content_digest_names_no_shard_size(tmp_path, monkeypatch):
     assert set(digests.values()) == {store.content_digest}
 
 
+def test_a_folder_that_an_assembly_left_goes_also_where_its_journal_is_gone(world):
+    path = world.extract()[0].path
+    before = arrays_of(path)
+    left = path.with_name(f".{path.name}.here.99999.abcd1234.building")
+    other = path.with_name(f".other-{path.name}.here.99999.abcd1234.building")
+    for folder in (left, other):
+        (folder / "embeddings").mkdir(parents=True)
+        (folder / "embeddings/file").write_bytes(b"12345")
+    assert not world.layout.work_path(path).exists()
+    assert world.extract()[0].hit
+    assert not left.exists()
+    assert other.exists()  # of a store that is not published
+    assert arrays_of(path) == before
+
+
 @pytest.mark.parametrize("name", ["a\ud800b.wav", "\udcc3\udca9.wav"])
 def test_ids_with_lone_surrogates_survive(world, name):
     tracks = [

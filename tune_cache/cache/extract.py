@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,7 +221,7 @@ def _expected(final: Path, spec: StoreSpec, collection: str) -> Store:
 def _sweep(layout: Layout, final: Path) -> None:
     """Remove what a process left that died after it published a store."""
     work = layout.work_path(final)
-    if work.exists():
+    if work.exists() or any(_unfinished(final)):
         with Claims(layout.lock_path(final)) as claims, claims.assembling():
             _remove_remains(final, work)
 
@@ -229,8 +229,13 @@ def _sweep(layout: Layout, final: Path) -> None:
 def _remove_remains(final: Path, work: Path) -> None:
     """Remove the journal and unfinished folders of a store that is published."""
     remove_tree(work)
-    for orphan in final.parent.glob(f".{final.name}.*.building"):
+    for orphan in _unfinished(final):
         remove_tree(orphan)
+
+
+def _unfinished(final: Path) -> Iterator[Path]:
+    """Folders in which the store was being assembled."""
+    return final.parent.glob(f".{final.name}.*.building")
 
 
 def _finished(store: Store, *, hit: bool, n_encoded: int = 0, n_copied: int = 0) -> ExtractOutcome:
