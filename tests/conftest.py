@@ -47,11 +47,16 @@ def pristine(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def n_steps(pristine, tmp_path_factory):
-    """Changes of the disk in one undisturbed extract of that world."""
-    from crash import count_steps
+def steps(pristine, tmp_path_factory):
+    """Changes of the disk in one undisturbed extract of that world: operation and path."""
+    from crash import steps_of
     from world import ToyEncoder, World
 
     world = World(tmp_path_factory.mktemp("steps"), ToyEncoder())
     shutil.copytree(pristine[0].audio, world.audio)
-    return count_steps(world)
+    return steps_of(world)
+
+
+@pytest.fixture(scope="session")
+def n_steps(steps):
+    return len(steps)

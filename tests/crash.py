@@ -10,15 +10,27 @@ import errno
 import os
 import signal
 import time
+from pathlib import Path
 
 from world import RATE, ToyEncoder, World, arrays_of
 
 from tune_cache.cache import disk
+from tune_cache.cache.plan import PlannedTrack, make_plan
 from tune_cache.errors import TuneCacheError
 
 LENGTHS = {f"t{i:02}.wav": RATE * (1 + i % 3) for i in range(12)}
 N_SEGMENTS = sum(n // RATE for n in LENGTHS.values())
-LARGEST_UNIT_SEGMENTS = 10  # ten minutes at the world's minute a second
+N_UNDISTURBED = N_SEGMENTS + len(LENGTHS)  # encoded at a second and in full
+# a unit of one length is encoded and committed before the next: a kill costs one at most
+LARGEST_UNIT_SEGMENTS = max(
+    sum(round(track.seconds / 60) for track in unit)  # the world makes a minute of a second
+    for unit in make_plan(
+        [
+            PlannedTrack(track_id=name, path=Path(name), audio_sha256="", seconds=60 * n / RATE)
+            for name, n in LENGTHS.items()
+        ]
+    )
+)
 
 
 class Slow(ToyEncoder):
@@ -70,8 +82,9 @@ def run_child(world: World, *, kill_after: float | None = None, observer=None, w
     if kill_after is not None:
         deadline = time.perf_counter() + kill_after
         while time.perf_counter() < deadline:
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                return 0
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
         os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     return os.waitstatus_to_exitcode(status)
@@ -98,11 +111,17 @@ def check_resumed(world: World, expected: dict[str, dict[str, bytes]]) -> None:
     assert leftovers(world) == []
 
 
-def count_steps(world: World) -> int:
+def unfinished(world: World) -> list[str]:
+    """Files and folders that an error should have removed; a kill may leave them."""
+    return [p.name for kind in ("tmp", "building") for p in world.layout.v1.rglob(f"*.{kind}")]
+
+
+def steps_of(world: World) -> list[tuple[str, Path]]:
+    """Operation and path of every change of the disk in one undisturbed extract."""
     steps = []
-    with disk.observed(lambda operation, path, data: steps.append(operation) or data):
+    with disk.observed(lambda operation, path, data: steps.append((operation, path)) or data):
         world.extract(1.0, "full")
-    return len(steps)
+    return steps
 
 
 class AtStep:

@@ -12,8 +12,7 @@ import time
 import pytest
 from crash import (
     LARGEST_UNIT_SEGMENTS,
-    LENGTHS,
-    N_SEGMENTS,
+    N_UNDISTURBED,
     Slow,
     check_resumed,
     fork,
@@ -67,7 +66,7 @@ def test_of_any_number_of_writers_half_are_killed_and_nothing_is_harmed(
     assert published(world) == expected
     if honest:  # a kill costs what its writer had in hand: one unit of one store
         n_killed = sum(code == -signal.SIGKILL for code in codes.values())
-        n_wasted = world.encoder.n_encoded() - N_SEGMENTS - len(LENGTHS)
+        n_wasted = world.encoder.n_encoded() - N_UNDISTURBED
         assert 0 <= n_wasted <= n_killed * LARGEST_UNIT_SEGMENTS
     if honest and not are_killed:
         assert leftovers(world) == []
@@ -125,7 +124,7 @@ def test_shares_in_any_order_and_repeated_make_the_whole(pristine, tmp_path, see
             n_killed += not is_done
     assert published(world) == expected  # before any run of the whole, which would mend it
     assert leftovers(world) == []
-    n_wasted = world.encoder.n_encoded() - N_SEGMENTS - len(LENGTHS)
+    n_wasted = world.encoder.n_encoded() - N_UNDISTURBED
     assert 0 <= n_wasted <= n_killed * LARGEST_UNIT_SEGMENTS
 
 

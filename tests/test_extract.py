@@ -413,6 +413,16 @@ def test_a_store_under_another_name_is_no_hit(world, tmp_path):
         world.extract(2.0)
 
 
+def test_a_store_under_another_specs_name_is_not_copied_from(world):
+    names = sorted(LENGTHS)
+    mine = toy_spec(world.encoder)
+    other = dataclasses.replace(mine, decoder="another")
+    path = world.extract_specs([other], names=names[:2])[0].path
+    path.rename(path.with_name(path.name.replace(other.key[:8], mine.key[:8])))
+    (outcome,) = world.extract_specs([mine], names=names[:3])
+    assert (outcome.n_copied, outcome.n_encoded) == (0, 3)
+
+
 class Stubborn(ToyEncoder):
     """Gives one layer, whatever was asked for."""
 

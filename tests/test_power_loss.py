@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
+import pytest
 from crash import check_resumed, published, run_child
 from power_loss import Recorder, effects_of, lose
 from torture import repetitions
 from world import ToyEncoder, World, toy_spec
 
+from tune_cache.cache import disk
 from tune_cache.cache.journal import read_unit
 
 N_STATES = repetitions(20, 300)
@@ -36,8 +39,9 @@ def test_what_was_committed_survives_a_loss_of_power(pristine, n_steps, tmp_path
         world = World(folder, ToyEncoder())
         shutil.copytree(source.audio, world.audio)
         (folder / "graves").mkdir()
-        recorder = Recorder(folder / "log", folder / "graves", draw.randint(2, n_steps))
-        assert run_child(world, observer=recorder) == -signal.SIGKILL
+        recorder = Recorder(folder / "log", folder / "graves", draw.randint(2, n_steps + 1))
+        extract = partial(recorder.watched, partial(world.extract, 1.0, "full"))
+        assert run_child(world, work=extract) == -signal.SIGKILL
         effects = lose(recorder.log, draw)
         n_undone += any(not effect.is_safe for effect in effects)
 
@@ -65,11 +69,14 @@ def test_the_model_undoes_what_is_not_synchronised(tmp_path):
     for operation, path in (
         ("create", temporary),
         ("write", temporary),
+        ("sync", temporary),  # said, not done
         ("rename", final),
         ("sync-folder", tmp_path),
-        ("create", tmp_path / "next"),
     ):
         record(operation, path, None)
+    assert not any(effect.is_safe for effect in effects_of(log))
+    record.note("fsync", tmp_path)
+    record("create", tmp_path / "next", None)
     final.write_bytes(b"content")
     write = next(effect for effect in effects_of(log) if effect.kind == "write")
     assert (write.is_safe, write.now) == (False, final)
@@ -80,3 +87,43 @@ def test_the_model_undoes_what_is_not_synchronised(tmp_path):
         contents.add(final.read_bytes())
     assert b"content" in contents
     assert len(contents) > 2  # cut, or zeroed, under the name that is safe
+
+
+def test_the_model_takes_a_file_for_safe_when_it_was_synchronised_in_fact(tmp_path):
+    record = Recorder(tmp_path / "log", tmp_path / "graves", 0)
+    path = tmp_path / "a"
+    record.watched(lambda: disk.write_durably(path, b"content"))
+    assert {effect.kind for effect in effects_of(record.log)} == {"create", "write", "rename"}
+    assert all(effect.is_safe for effect in effects_of(record.log))
+    lose(record.log, random.Random(0))
+    assert path.read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("is_synchronised", [True, False])
+def test_an_exchange_is_undone_until_both_folders_are_synchronised(tmp_path, is_synchronised):
+    """Undone after the old folder was removed, it leaves nothing under the name."""
+    made = tmp_path / "made"
+    old, new = made / "old", made / "under" / "new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "name").write_text(folder.name)
+    record = Recorder(made / "log", made / "graves", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        if not is_synchronised:
+            patch.setattr(disk, "sync_folder", lambda folder: None)
+
+        def swap() -> None:
+            disk.swap_folders(new, old)
+            disk.remove_tree(new)
+
+        record.watched(swap)
+    assert (old / "name").read_text() == "new"
+    found = set()
+    for seed in range(20):
+        shutil.copytree(made, copy := tmp_path / str(seed))
+        log = copy / "log"
+        log.write_text(record.log.read_text().replace(str(made), str(copy)))
+        lose(log, random.Random(seed))
+        place = copy / "old"
+        found.add((place / "name").read_text() if (place / "name").exists() else "")
+    assert found == ({"new"} if is_synchronised else {"new", "old", ""})

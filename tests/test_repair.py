@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from crash import AtStep, die, fork, join, sampled_steps
 from damage import SECONDS, files_of, make_world, numbers_of, small_spec
+from power_loss import Recorder, lose
+from test_preflight import Usage
 from torture import repetitions
 from world import InlineDecoders, World, arrays_of, inline_decoders
 
-from tune_cache.cache import disk
+from tune_cache.cache import disk, preflight
 from tune_cache.cache.consistency import scope_of
 from tune_cache.cache.holds import hold_store
 from tune_cache.cache.layout import repair_root
@@ -374,6 +376,58 @@ def test_a_kill_before_any_disk_operation_is_finished_by_the_next_run(
         assert leftovers(world) == [], n
         hit = rows_of(*SECONDS)
         assert world.encoder.n_encoded() <= 2 * hit
+
+
+def test_a_loss_of_power_leaves_the_damaged_store_or_the_new_one(pristine, tmp_path, monkeypatch):
+    expected = arrays_of(pristine[1])
+    exchange = disk._exchange
+    ways = (exchange, lambda new, old: False)
+    n_steps = []
+    for number, way in enumerate(ways):
+        monkeypatch.setattr(disk, "_exchange", way)
+        n_steps.append(steps_of(*fresh(pristine, tmp_path / f"count{number}", SECOND_SHARD)))
+    found, n_undone = [], 0
+    for seed in range(repetitions(16, 300)):
+        draw = random.Random(seed)
+        monkeypatch.setattr(disk, "_exchange", ways[seed % 2])
+        folder = tmp_path / str(seed)
+        world, path = fresh(pristine, folder, SECOND_SHARD)
+        last = n_steps[seed % 2] + 1
+        # most of the danger is in the last steps: the swap, and the removal of the old store
+        die_at = draw.randint(*draw.choice([(2, last), (last - 14, last)]))
+        (folder / "graves").mkdir()
+        recorder = Recorder(folder / "log", folder / "graves", die_at)
+        code = forked(lambda: recorder.watched(lambda: repair(world, path)))  # noqa: B023
+        assert code == -signal.SIGKILL
+        effects = lose(recorder.log, draw)
+        n_undone += any(not effect.is_safe for effect in effects)
+        if path.exists():
+            found.append(tuple(finding.file for finding in verify_store(path).findings))
+            assert found[-1] in ((), (SECOND_SHARD,)), seed
+        else:
+            assert ways[seed % 2] is not exchange, seed
+        repair(world, path)
+        assert arrays_of(path) == expected, seed
+        assert verify_store(path).is_ok, seed
+        assert leftovers(world) == [], seed
+        shutil.rmtree(folder)
+    assert set(found) == {(), (SECOND_SHARD,)}
+    assert n_undone > len(found) / 2, "the model has nothing to undo: it sees no steps"
+
+
+def test_a_repair_without_room_is_refused_before_anything_is_encoded(world, monkeypatch):
+    path = store_of(world)
+    harm(path, SHARD)
+    before = {name: (path / name).read_bytes() for name in files_of(path)}
+    with monkeypatch.context() as patch:
+        patch.setattr(preflight.shutil, "disk_usage", lambda place: Usage(10, 10, 1000))
+        with pytest.raises(StoreError, match=r"will be written to .* where 0 MB are free") as error:
+            repair(world, path)
+    assert "nothing was changed" in str(error.value.hint)
+    assert world.encoder.n_encoded() == 0
+    assert {name: (path / name).read_bytes() for name in files_of(path)} == before
+    assert repair(world, path).is_replaced
+    assert leftovers(world) == []
 
 
 def test_a_swap_that_was_cut_in_two_is_finished_or_undone(world, pristine):

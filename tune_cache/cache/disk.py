@@ -72,14 +72,26 @@ def unique_suffix() -> str:
     return f"{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
 
 
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which file it was about in an error of a descriptor, which knows no name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # else it is a sentence of ours
+            error.filename = str(path)
+        raise
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside a folder survive a loss of power."""
-    step("sync-folder", folder)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with _named(folder):
+        step("sync-folder", folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -114,7 +126,7 @@ def write_durably(path: Path, data: bytes, *, sync_parent: bool = True) -> None:
     Raises
     ------
     OSError
-        As the system says it; the temporary file is gone then.
+        As the system says it, with the file's name; the temporary file is gone then.
     """
     temporary = path.with_name(f".{path.name}.{unique_suffix()}{TEMPORARY_SUFFIX}")
     with _renamed_at_the_end(temporary, path) as descriptor, os.fdopen(descriptor, "wb") as file:
@@ -134,7 +146,7 @@ def appearing_durably(path: Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        As the system says it; the temporary file is gone then.
+        As the system says it, with the file's name; the temporary file is gone then.
     """
     temporary = path.with_name(f".{unique_suffix()}{TEMPORARY_SUFFIX}")
     with _renamed_at_the_end(temporary, path) as created:
@@ -153,11 +165,12 @@ def appearing_durably(path: Path) -> Iterator[Path]:
 def _renamed_at_the_end(temporary: Path, path: Path) -> Iterator[int]:
     """Create a private file, give its descriptor away, and rename it; gone if anything fails."""
     try:
-        step("create", temporary)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        yield os.open(temporary, flags, 0o666)
-        step("rename", path)
-        temporary.replace(path)
+        with _named(path):
+            step("create", temporary)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            yield os.open(temporary, flags, 0o666)
+            step("rename", path)
+            temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -49,8 +49,19 @@ def bytes_to_come(job: Job, plan: Sequence[Unit], *, dim: int) -> int:
     return store + work.n_encode_segments * row
 
 
-def check_room(jobs: Sequence[Job], plan: Sequence[Unit], *, dim: int) -> None:
+def check_room(
+    jobs: Sequence[Job],
+    plan: Sequence[Unit],
+    *,
+    dim: int,
+    hint: str = "make room, name another place with --cache-dir, or keep fewer --layers",
+) -> None:
     """Refuse a run that its disk has no room for.
+
+    Parameters
+    ----------
+    hint
+        What to do about it.
 
     Raises
     ------
@@ -66,5 +77,5 @@ def check_room(jobs: Sequence[Job], plan: Sequence[Unit], *, dim: int) -> None:
         raise StoreError(
             f"about {needed / 1e6:,.0f} MB will be written to {str(folder)!r}, "
             f"where {free / 1e6:,.0f} MB are free",
-            hint="make room, name another place with --cache-dir, or keep fewer --layers",
+            hint=hint,
         ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -160,6 +160,8 @@ def repair_store(
     ------
     StoreCorruptError
         If the replacement does not verify: the disk or the memory is not sound.
+    StoreError
+        If the disk has no room for a second copy.
     AudioError
         If no track at all could be encoded.
     """

@@ -23,6 +23,7 @@ from tune_cache.cache.layout import Layout
 from tune_cache.cache.ledger import machine_facts
 from tune_cache.cache.locks import Claims
 from tune_cache.cache.plan import PlannedTrack, make_plan
+from tune_cache.cache.preflight import check_room
 from tune_cache.cache.store import Store
 from tune_cache.cache.verify import Verification
 from tune_cache.cache.work import Job, Run, encode_all
@@ -35,6 +36,7 @@ __all__ = ["Making"]
 logger = logging.getLogger(__name__)
 
 KEPT_FACTS = ("frame_rate_hz", "datasets", "license_note", "encoder_note", "provenance", "repaired")
+NO_ROOM = "make room: the damaged store stays until its replacement is whole; nothing was changed"
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class Making:
                 copies=self._copies(distrusted),
             )
             make_work_folder(job.work)
+            check_room([job], plan, dim=self.info.dim, hint=NO_ROOM)
             try:
                 try:
                     encode_all(plan, [job], self.run)
