@@ -113,7 +113,7 @@ def test_a_small_file_system_that_fills_up_is_a_pause(pristine, small_disk, tmp_
         shutil.rmtree(world.folder)
     written = [Path(name) for name in names.read_text().splitlines()]
     assert all(path.is_relative_to(small_disk) for path in written)
-    assert len({path.name for path in written}) > 1, "it was never full at different files"
+    assert len(written) > 1, "it was hardly ever full while something was written"
 
 
 def test_a_full_disk_is_a_sentence_that_names_the_file(tmp_path):
