@@ -101,7 +101,7 @@ MUTATIONS = (
         "cache/journal.py",
         'record["sha256"] != _payload_digest(arrays, header)',
         "False",
-        ("tests/test_journal.py",),
+        ("tests/test_journal.py::test_a_unit_with_any_flipped_bit_is_no_unit",),
     ),
     Mutation(
         "check of sizes on opening",
@@ -115,7 +115,7 @@ MUTATIONS = (
         "cache/listing.py",
         "if entry and hashlib.sha256(data).hexdigest() != entry.sha256:",
         "if False:",
-        ("tests/test_store.py", "tests/test_verify.py"),
+        ("tests/test_store.py::test_a_flipped_bit_in_the_attributes_is_a_store_error",),
     ),
     Mutation(
         "copied rows: same audio, not same name",

@@ -81,25 +81,29 @@ def test_a_kill_before_any_disk_operation_is_resumed(pristine, n_steps, tmp_path
 
 
 class Torn:
-    """An observer that tears one write, and kills at the next step of some kind after it."""
+    """An observer that tears the n-th step, a write, and kills at the next step of some kind."""
 
-    def __init__(self, is_meant, then: str, draw: random.Random) -> None:
-        self.is_meant, self.then, self.draw = is_meant, then, draw
-        self.count, self.is_torn = 0, False
+    def __init__(self, n: int, then: str, draw: random.Random) -> None:
+        self.left, self.then, self.draw = n, then, draw
+        self.is_torn = False
 
     def __call__(self, operation, path, data):
-        self.count += 1
+        self.left -= 1
         if self.is_torn and operation == self.then:
             os.kill(os.getpid(), signal.SIGKILL)
-        if not self.is_torn and operation == "write" and self.is_meant(self.count, path):
+        if self.left == 0:
             self.is_torn = True
             return data[: self.draw.randrange(len(data))]
         return data
 
 
-def kind_of(path: Path) -> str:
-    """What a private file will be, of ``.NAME.HOST.PID.RANDOM.tmp``."""
-    name = path.name.removeprefix(".").rsplit(".", 4)[0]
+def final_of(temporary: Path) -> Path:
+    """The file that ``.NAME.HOST.PID.RANDOM.tmp`` is to become."""
+    return temporary.with_name(temporary.name.removeprefix(".").rsplit(".", 4)[0])
+
+
+def kind_of(temporary: Path) -> str:
+    name = final_of(temporary).name
     return "unit" if name.endswith(".safetensors") else name
 
 
@@ -117,8 +121,10 @@ def test_a_torn_write_of_any_file_is_never_taken_for_the_file(pristine, steps, t
     for n in writes if FULL else sorted(sample):
         world = World(tmp_path / str(n), ToyEncoder())
         shutil.copytree(source.audio, world.audio)
-        torn = Torn(lambda count, path, n=n: count == n, "sync", random.Random(n))
+        torn = Torn(n, "sync", random.Random(n))
         assert run_child(world, observer=torn) == -signal.SIGKILL
+        left = list(world.layout.v1.rglob("*.tmp"))
+        assert [final_of(path).exists() for path in left] == [False]
         check_resumed(world, expected)
 
 
@@ -131,7 +137,7 @@ def test_a_torn_unit_is_never_taken_for_a_unit(pristine, steps, tmp_path, seed):
     for n in units:
         world = World(tmp_path / str(n), ToyEncoder())
         shutil.copytree(source.audio, world.audio)
-        torn = Torn(lambda count, path, n=n: count == n, "create", random.Random(n + 1000 * seed))
+        torn = Torn(n, "create", random.Random(n + 1000 * seed))
         assert run_child(world, observer=torn) == -signal.SIGKILL
         check_resumed(world, expected)
 
