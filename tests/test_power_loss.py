@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -15,7 +16,7 @@ from torture import repetitions
 from world import ToyEncoder, World, toy_spec
 
 from tune_cache.cache import disk
-from tune_cache.cache.journal import read_unit
+from tune_cache.cache.journal import make_work_folder, read_unit
 
 N_STATES = repetitions(20, 300)
 
@@ -127,3 +128,22 @@ def test_an_exchange_is_undone_until_both_folders_are_synchronised(tmp_path, is_
         place = copy / "old"
         found.add((place / "name").read_text() if (place / "name").exists() else "")
     assert found == ({"new"} if is_synchronised else {"new", "old", ""})
+
+
+def test_a_folder_whose_maker_was_killed_is_synchronised_by_the_next_run(tmp_path, monkeypatch):
+    synchronised = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        synchronised.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    encoder, work = tmp_path / "v1/muq", tmp_path / "v1/muq/.a.work"
+    encoder.mkdir(parents=True)
+    (work / "units").mkdir(parents=True, mode=0o700)
+    work.chmod(0o700)
+    disk.make_folders(encoder)
+    assert synchronised == [tmp_path / "v1"]
+    make_work_folder(work)
+    assert synchronised[1:] == [encoder, work]

@@ -157,8 +157,8 @@ def make_work_folder(work: Path) -> None:
         plant there would be written through, or published as vectors.
     """
     for folder in (work, work / "units"):
-        with contextlib.suppress(FileExistsError):
-            make_private_folder(folder)
+        with contextlib.suppress(FileExistsError):  # of a rival, between the look and the making
+            make_private_folder(folder, exist_ok=True)
         mode = folder.lstat().st_mode
         others_write = mode & (stat.S_IWGRP | stat.S_IWOTH)
         if not stat.S_ISDIR(mode) or others_write or not os.access(folder, os.W_OK | os.X_OK):
