@@ -4,16 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from tune_cache.aggregation.tensors import find_device, torch_settings
 from tune_cache.errors import TaskError, UsageError
 from tune_cache.probes.objective import Objective
 from tune_cache.probes.schedule import Plateau, Schedule, Stopping
-from tune_cache.probes.training import (
-    find_device,
-    generator_of,
-    minibatches,
-    torch_settings,
-    train,
-)
+from tune_cache.probes.training import generator_of, minibatches, train
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,7 @@ from tune_cache.aggregation.base import Array, TrackAggregation
 from tune_cache.aggregation.checkpoints import Trained
 from tune_cache.aggregation.concat import statistics_of
 from tune_cache.aggregation.networks import Positions, attend, attention_weights
-from tune_cache.aggregation.tensors import by_track, device_for
+from tune_cache.aggregation.tensors import by_track, find_device
 from tune_cache.errors import TaskError, UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Attention(TrackAggregation):
     def _computed(self, tracks: Ragged, of: Any) -> list[Array]:
         import torch
 
-        device = device_for(self.device)
+        device = str(find_device(self.device))
         weights = {
             name: torch.from_numpy(value).to(device)
             for name, value in self.trained_.weights.items()

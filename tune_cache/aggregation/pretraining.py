@@ -22,7 +22,7 @@ import numpy as np
 
 from tune_cache.aggregation.checkpoints import Trained
 from tune_cache.aggregation.networks import Draw, Shape, encode, encoder_weights, reconstruct
-from tune_cache.aggregation.tensors import deterministic, drawn_from, padded
+from tune_cache.aggregation.tensors import drawn_from, padded, torch_settings
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -110,7 +110,7 @@ def pretrain(
         name: value.to(device).requires_grad_()
         for name, value in encoder_weights(shape, chance).items()
     }
-    with deterministic():
+    with torch_settings(torch.device(device), threads=1):
         run = _Run(tracks, mean, scale, shape, schedule, device, drawn_from(seed, device), weights)
         losses: list[float] = []
         checks: list[float] = []

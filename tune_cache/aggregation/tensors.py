@@ -10,64 +10,99 @@ a matrix product of few rows takes another way through the libraries than one of
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tune_cache.devices import set_precision, what_to_check, why_it_cannot_compute
 from tune_cache.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Generator, Tensor
 
     from tune_cache.cache.ragged import Ragged
 
-__all__ = ["by_track", "deterministic", "device_for", "drawn_from", "padded"]
+__all__ = ["by_track", "drawn_from", "find_device", "padded", "torch_settings"]
+
+logger = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 PIECE = 8  # tracks at a time in use
 
 
-def device_for(asked: str) -> str:
-    """Choose where to compute: ``auto`` takes a GPU if there is one.
+def find_device(name: str = "auto") -> torch.device:
+    """Resolve ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    ``auto`` takes a GPU if there is one that this torch has kernels for.
 
     Raises
     ------
     UsageError
-        If it is no device of this machine.
+        If there is no such device here, or it does not compute.
     """
     try:
         import torch
     except ImportError as error:
-        raise MissingExtraError(
-            "trained aggregations need torch", hint="pip install torch"
-        ) from error
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = asked.partition(":")[0]
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise MissingExtraError("what is trained needs torch", hint="pip install torch") from error
+    if re.fullmatch("auto|cpu|cuda(:[0-9]+)?", name) is None:
+        raise UsageError(f"device is {name!r}, expected one of auto, cpu, cuda, cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    if int(name.partition(":")[2] or "0") >= count:
         raise UsageError(
-            f"device is {asked!r}, expected auto, cpu or a cuda device of this machine"
+            f"device {name!r} is not here: torch sees {count} of them",
+            hint="--device auto takes what there is; a CPU build of torch sees none",
         )
-    return asked
+    device = torch.device("cuda" if name == "auto" else name)
+    reason = why_it_cannot_compute(device)
+    if reason and name != "auto":
+        raise UsageError(f"device {name!r} cannot be used: {reason}", hint=what_to_check())
+    if reason:
+        _warn_once(f"the GPU cannot be used, the CPU is instead: {reason}")
+        return torch.device("cpu")
+    return device
+
+
+@cache
+def _warn_once(text: str) -> None:
+    logger.warning(text)
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """One thread, and full precision on a GPU, for as long as the block lasts."""
+def torch_settings(device: torch.device, *, threads: int | None = None) -> Iterator[None]:
+    """Compute the same on every run, in plain float32, and put back what was set.
+
+    On a GPU this needs none of torch's strict mode: products, reductions and gathers
+    whose places never collide repeat themselves on one stream. Strict mode would
+    refuse every product of a process whose first one ran before
+    ``CUBLAS_WORKSPACE_CONFIG`` was set.
+
+    Parameters
+    ----------
+    threads
+        Of the CPU; None leaves their number, which changes a sum's last bits, and
+        training makes much of them.
+    """
     import torch
 
-    n_threads = torch.get_num_threads()
-    precision = torch.get_float32_matmul_precision()
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")
-    try:
+    with ExitStack() as stack:
+        if threads is not None and threads != torch.get_num_threads():
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(threads)
+        backends: Any = torch.backends  # its stubs lack the switches
+        on_gpu = device.type == "cuda"
+        set_precision(stack, (backends.cuda if on_gpu else backends.mkldnn).matmul, "ieee")
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(torch.enable_grad())
         yield
-    finally:
-        torch.set_num_threads(n_threads)
-        torch.set_float32_matmul_precision(precision)
 
 
 def drawn_from(seed: int, device: str = "cpu") -> Generator:
@@ -122,7 +157,7 @@ def by_track(
 
     found: list[Array] = [np.zeros(0)] * len(tracks)
     lengths = np.minimum(tracks.lengths, longest)
-    with deterministic(), torch.no_grad():
+    with torch_settings(torch.device(device), threads=1), torch.no_grad():
         for length in np.unique(lengths):
             same = np.flatnonzero(lengths == length)
             for start in range(0, len(same), PIECE):

@@ -24,7 +24,7 @@ from tune_cache.aggregation.checkpoints import Trained, code_of
 from tune_cache.aggregation.concat import statistics_of
 from tune_cache.aggregation.networks import Positions, Shape, encode, heads_for, read_out
 from tune_cache.aggregation.pretraining import Schedule, pretrain
-from tune_cache.aggregation.tensors import by_track, device_for
+from tune_cache.aggregation.tensors import by_track, find_device
 from tune_cache.errors import TaskError, UsageError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Transformer(TrackAggregation):
                 patience=self.patience,
             ),
             seed=self.seed,
-            device=device_for(self.device),
+            device=str(find_device(self.device)),
             groups=groups,
         )
 
@@ -199,7 +199,7 @@ class Transformer(TrackAggregation):
         settings = self.get_params()
         for name in ("finetune", "readout", "device"):
             del settings[name]
-        device = device_for(self.device).partition(":")[0]
+        device = find_device(self.device).type
         return {"settings": settings, "device": device, "code": code_of(*CODE)}
 
     def check_options(self) -> None:
@@ -238,7 +238,7 @@ class Transformer(TrackAggregation):
     def _aggregate(self, tracks: Ragged, dtype: np.dtype[Any]) -> Array:
         import torch
 
-        device = device_for(self.device)
+        device = str(find_device(self.device))
         weights = {
             name: torch.from_numpy(value).to(device)
             for name, value in self.trained_.weights.items()

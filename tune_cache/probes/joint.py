@@ -24,15 +24,16 @@ from tune_cache.aggregation.attention import Attention
 from tune_cache.aggregation.checkpoints import Trained
 from tune_cache.aggregation.networks import Draw, mix
 from tune_cache.aggregation.pretraining import held_out_groups
-from tune_cache.aggregation.tensors import by_track, padded
+from tune_cache.aggregation.tensors import by_track, find_device, padded, torch_settings
 from tune_cache.aggregation.transformer import Transformer
 from tune_cache.cache.ragged import Ragged
 from tune_cache.probes.objective import Objective
 from tune_cache.probes.parts import Inputs, Network
 from tune_cache.probes.schedule import Schedule
-from tune_cache.probes.training import find_device, generator_of, minibatches, torch_settings, train
+from tune_cache.probes.training import generator_of, minibatches, train
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from tune_cache.aggregation.base import TrackAggregation
@@ -44,6 +45,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 HELD_OUT = 0.15
 BATCH = 16
+WATCHED = 64  # held-out tracks at once, on a GPU
 RATE = 1e-3
 MOST_STEPS, PATIENCE_STEPS = 1000, 100  # of small collections, whose epochs are few steps
 BLIND_STEPS = 200  # where too few groups are there to hold any out
@@ -72,6 +74,12 @@ def schedule_of(aggregate: TrackAggregation, n_tracks: int) -> Schedule:
         batch_size=BATCH,
         plateau_patience=max(1, math.ceil(PATIENCE_STEPS / n_steps / 3)),
     )
+
+
+def pieces_of(rows: Array, device: torch.device) -> list[Array]:
+    """Held-out tracks to look at together: all on a CPU, where pieces would change a bit."""
+    size = WATCHED if device.type == "cuda" else max(1, len(rows))
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def fit_joint(
@@ -129,22 +137,27 @@ def fit_joint(
         )
         weights = dict(zip(names, held_by, strict=True))
         targets = torch.from_numpy(objective.encode(truth)).to(where)
-        draw = Draw(generator_of(seed, 8, device=where.type))
+        draw = Draw(generator_of(seed, 8, device=str(where)))
         orders = [generator_of(seed, 9)]
 
         def batches(epoch: int) -> Iterator[Array]:
             for places in minibatches(len(rows), schedule.batch_size, orders):
                 yield rows[places[0].numpy()]
 
-        def loss(some: Array, drawn: Draw | None = draw) -> Tensor:
+        def outputs(some: Array, drawn: Draw | None) -> Tensor:
             values, present = padded(
                 tracks, some, inputs.longest, inputs.mean, inputs.scale, str(where)
             )
-            found = network.outputs(weights, values, present, drawn)
-            return objective.loss(found, targets[torch.from_numpy(some).to(where)])
+            return network.outputs(weights, values, present, drawn)
+
+        def loss(some: Array) -> Tensor:
+            return objective.loss(outputs(some, draw), targets[torch.from_numpy(some).to(where)])
+
+        goal = targets[torch.from_numpy(watched).to(where)]
 
         def watch() -> Array:
-            return np.array([float(loss(watched, None))])
+            found = torch.cat([outputs(some, None) for some in pieces_of(watched, where)])
+            return np.array([float(objective.loss(found, goal))])
 
         with torch_settings(where, threads=1):
             history = train(

@@ -23,18 +23,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from tune_cache.aggregation.tensors import find_device, torch_settings
 from tune_cache.cache.ragged import Ragged
 from tune_cache.errors import UsageError
 from tune_cache.probes.models.base import Array, HeldOut, Params, Scaling
 from tune_cache.probes.objective import Objective
 from tune_cache.probes.schedule import Schedule
-from tune_cache.probes.training import (
-    find_device,
-    generator_of,
-    minibatches,
-    torch_settings,
-    train,
-)
+from tune_cache.probes.training import generator_of, minibatches, train
 
 if TYPE_CHECKING:
     import torch

@@ -14,15 +14,13 @@ Kingma and Ba, "Adam", ICLR 2015.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tune_cache.errors import TaskError, UsageError
+from tune_cache.errors import TaskError
 from tune_cache.probes.schedule import Plateau, Schedule, Stopping
 
 if TYPE_CHECKING:
@@ -30,17 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "History",
-    "find_device",
     "generator_of",
     "minibatches",
-    "torch_settings",
     "train",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-DEVICES = ("auto", "cpu", "cuda")
-CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS is deterministic with a fixed one only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,7 +73,7 @@ def train(
     """Train in place by Adam, and leave each model at its best or last epoch.
 
     A model that has ended is stepped no further, so that it is what it would be
-    alone. Call it inside :func:`torch_settings`.
+    alone. Call it inside :func:`~tune_cache.aggregation.tensors.torch_settings`.
 
     Parameters
     ----------
@@ -213,62 +206,3 @@ def minibatches(
     together = torch.stack(orders)
     for start in range(0, n_rows, size):
         yield together[:, start : start + size]
-
-
-def find_device(name: str = "auto") -> torch.device:
-    """Resolve ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises
-    ------
-    UsageError
-        If there is no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.partition(":")[0] not in DEVICES:
-        raise UsageError(f"device is {name!r}, expected one of {', '.join(DEVICES)}, cuda:N")
-    if name.startswith("cuda"):
-        number = name.partition(":")[2] or "0"
-        if not number.isdecimal() or int(number) >= torch.cuda.device_count():
-            raise UsageError(
-                f"device {name!r} is not here: torch sees {torch.cuda.device_count()} of them",
-                hint="--device auto takes what there is; a CPU build of torch sees none",
-            )
-    return torch.device(name)
-
-
-@contextmanager
-def torch_settings(device: torch.device, *, threads: int | None = None) -> Iterator[None]:
-    """Compute the same on every run, in plain float32, and put back what was set.
-
-    Parameters
-    ----------
-    threads
-        Of the CPU; None leaves their number, which changes a sum's last bits, and
-        training makes much of them.
-    """
-    import torch
-
-    with ExitStack() as stack:
-        if threads is not None and threads != torch.get_num_threads():
-            stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(threads)
-        if device.type == "cuda":
-            before = os.environ.get(CUBLAS_WORKSPACE)
-            os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
-            if before is None:
-                stack.callback(os.environ.pop, CUBLAS_WORKSPACE, None)
-            is_strict = torch.are_deterministic_algorithms_enabled()
-            only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-            stack.callback(torch.use_deterministic_algorithms, is_strict, warn_only=only_warns)
-            torch.use_deterministic_algorithms(True)
-        backends: Any = torch.backends  # its stubs lack the switches
-        switch = (backends.cuda if device.type == "cuda" else backends.mkldnn).matmul
-        if switch.fp32_precision not in ("none", "ieee"):
-            stack.callback(setattr, switch, "fp32_precision", switch.fp32_precision)
-            switch.fp32_precision = "ieee"
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(torch.enable_grad())
-        yield

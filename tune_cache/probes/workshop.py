@@ -168,7 +168,7 @@ class Workshop:
         from tune_cache.aggregation.attention import Attention
         from tune_cache.aggregation.checkpoints import Trained, code_of, digest_of, obtain
         from tune_cache.aggregation.registry import make_aggregation
-        from tune_cache.aggregation.tensors import device_for
+        from tune_cache.aggregation.tensors import find_device
         from tune_cache.aggregation.transformer import Transformer
         from tune_cache.probes.joint import CODE, Joint, fit_joint
         from tune_cache.probes.objective import Objective
@@ -191,7 +191,7 @@ class Workshop:
         n_layers = given.values.shape[1] if lesson.layer == "mix" else 0
         settings = aggregate.get_params()
         settings.pop("device", None)
-        device = device_for(self.device)
+        device = str(find_device(self.device))
         record: dict[str, Any] = {
             "trained": f"{aggregation} with a {head} head",
             "vectors": digest_of(given.values, given.offsets),
