@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tune_cache.cache.encode import OUT_OF_MEMORY, Batcher
+from tune_cache.cache.encode import Batcher
+from tune_cache.devices import OUT_OF_MEMORY
 from tune_cache.encoders.muq import ops
 from tune_cache.encoders.muq.encoder import find_device
 from tune_cache.errors import EncoderError
@@ -43,6 +44,33 @@ def test_memory_that_a_library_below_torch_lacks_halves_the_batch(words):
     rows = batcher.run([np.full(5, n, np.float32) for n in range(8)])["mean"]
     assert rows[:, 0, 0].tolist() == list(range(8))
     assert batcher.n_backoffs == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "GET was unable to find an engine to execute this computation\nat a.cpp",
+        "FIND was unable to find an engine to execute this computation",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+        "cuFFT error: CUFFT_INTERNAL_ERROR",
+        "CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA",
+        "CUDA driver error: out of memory",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "",
+    ],
+)
+def test_what_one_item_says_is_quoted_since_it_may_mean_something_else(said):
+    class Old:
+        name, sample_rate = "old", 100
+
+        def embed(self, waveforms):
+            raise RuntimeError(said) if said else MemoryError
+
+    with pytest.raises(EncoderError, match=r"0\.1 s does not fit into memory: ") as error:
+        Batcher(Old(), batch_size=2).run([np.zeros(5, np.float32)] * 2)
+    quoted = str(error.value).partition("memory: ")[2]
+    assert quoted == ((said.splitlines() or ["MemoryError"])[0])
 
 
 def test_another_error_is_not_taken_for_too_little_memory():

@@ -11,7 +11,6 @@ track in memory, 346 MB an hour at 24 kHz, whatever the encoder needs on top.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,23 +23,13 @@ from tune_cache.audio import DecodedAudio, SpooledSamples
 from tune_cache.cache.batching import batch_size_for
 from tune_cache.cache.journal import JournalUnit, TrackOutcome, UnitLedger, check_rows
 from tune_cache.cache.plan import PlannedTrack
+from tune_cache.devices import is_out_of_memory, release_cached_memory
 from tune_cache.encoders.base import Encoder
 from tune_cache.errors import AudioError, EncoderError
 from tune_cache.segments import Segment, coverage_samples, cut, take
 from tune_cache.specs import StoreSpec
 
 __all__ = ["Batcher", "encode_unit"]
-
-# what the libraries below torch say where it is no OutOfMemoryError of its own
-OUT_OF_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUFFT_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
-)
 
 
 @dataclass(slots=True)
@@ -57,7 +46,8 @@ class Batcher:
     Attributes
     ----------
     n_backoffs
-        Batches that did not fit and were halved.
+        Batches that did not fit and were halved; the peaks of a GPU count from the last
+        of them, for what ran.
     seconds, first_seconds
         Spent in ``embed``, which returns when its numbers are on the host: by all
         batches, and by the first one, warm-up and work together.
@@ -104,12 +94,12 @@ class Batcher:
             try:
                 parts.append(self.encoder.embed(batch))
             except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise EncoderError(
                         f"a segment of {n_samples / self.encoder.sample_rate:.1f} s "
-                        f"does not fit into memory",
+                        f"does not fit into memory: {_first_line(error)}",
                         hint="use a shorter --seg, --max-memory, or --device cpu",
                     ) from error
                 self._limit_samples = len(batch) // 2 * n_samples
@@ -118,11 +108,16 @@ class Batcher:
             finally:
                 self.seconds += time.perf_counter() - began
             if failed:  # only now are the frames of the error gone, and their tensors with them
-                _release_cached_memory()
+                release_cached_memory(getattr(self.encoder, "device", None))
                 continue
             self.first_seconds = self.first_seconds or self.seconds
             start += len(batch)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says first; its name if it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _stacked(waveforms: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
@@ -130,20 +125,6 @@ def _stacked(waveforms: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.flo
     if len(waveforms) == 1 and waveforms[0].base is None:
         return waveforms[0][None]
     return np.stack(waveforms)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Recognise torch's out-of-memory errors without importing torch."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    said = any(sign in str(error) for sign in OUT_OF_MEMORY)
-    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or said
-
-
-def _release_cached_memory() -> None:
-    """Give back what torch keeps of a GPU: cuBLAS, cuDNN and the driver take theirs beside it."""
-    torch = sys.modules.get("torch")  # never imported only for this
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def encode_unit(
