@@ -32,6 +32,7 @@ from tune_cache.encoders.muq.config import MuqConfig, n_frames_of
 from tune_cache.encoders.muq.encoder import MuqEncoder, check_precision, find_device
 from tune_cache.encoders.muq.memory import (
     FRAMES,
+    GPU_SCRATCH,
     LARGEST_HEAP_BLOCK,
     MEL_FRAMES,
     SCRATCH,
@@ -420,9 +421,10 @@ def test_a_prediction_for_a_gpu_has_no_heap_but_the_samples():
     n_samples = 240_000
     image = image_bytes(config, 1000, 2)
     more = cpu.peak_bytes(1, n_samples) - gpu.peak_bytes(1, n_samples)
-    assert more == 3 * image // 2 - 4 * n_samples
+    assert more == image // 2 - 4 * n_samples + SCRATCH - GPU_SCRATCH
     assert cpu.peak_bytes(8, n_samples) == cpu.peak_bytes(1, n_samples)  # one after the other
-    assert gpu.peak_bytes(64, n_samples) > 5 * gpu.peak_bytes(1, n_samples)
+    beside = GPU_SCRATCH + image  # which the libraries may take for one item as for many
+    assert gpu.peak_bytes(64, n_samples) - beside > 5 * (gpu.peak_bytes(1, n_samples) - beside)
     assert (cpu.grain(48_000), gpu.grain(48_000)) == (5, 1)
 
 

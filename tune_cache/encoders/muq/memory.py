@@ -3,7 +3,7 @@
 Conventions
 -----------
 Bytes are what is held at the worst moment, in whole tensors, with what the
-allocator cannot use again and ``SCRATCH`` for the libraries' own. Nothing here
+allocator cannot use again and a constant for the libraries' own. Nothing here
 changes a result beyond rounding: a plan is circumstance, never identity.
 """
 
@@ -27,6 +27,7 @@ from tune_cache.errors import EncoderError
 
 __all__ = [
     "ITEM_BYTES",
+    "SMALLEST",
     "Memory",
     "Plan",
     "Tidy",
@@ -48,12 +49,15 @@ MEL_FRAMES = (1000, 500, 248, 124, 64)
 FRAMES = (1024, 512, 256, 128)
 # A GPU waits for Python between small pieces: 24,625 launches for 20 minutes, 6,096 with these.
 GPU_MEL_FRAMES, GPU_FRAMES = 4000, 4096
-# code of the libraries that the first batch brings into memory
+# code of the libraries that the first batch brings into memory, on a CPU
 SCRATCH = 12_000_000
 # glibc maps larger blocks one by one and returns each at once (DEFAULT_MMAP_THRESHOLD_MAX). Smaller
 # ones come from its heap, where up to 2.37 an aligned block that was freed does not serve the next
 # one of its size.
 LARGEST_HEAP_BLOCK = 32 << 20
+# Beside tensors, on a GPU: cuBLAS's workspace (32 MiB on Hopper, 8 elsewhere), and cuDNN's for the
+# widest kernels, taken for one image more. Both are guesses: nobody has measured them.
+GPU_SCRATCH, GPU_WORKSPACE_IMAGES = 64_000_000, 1
 SMALL_IMAGE = 4 << 20  # below it, what stays behind is not worth a system call
 
 
@@ -74,6 +78,9 @@ class Plan:
     n_items: int
     mel_frames: int
     frames: int
+
+
+SMALLEST = Plan(n_items=1, mel_frames=MEL_FRAMES[-1], frames=FRAMES[-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +192,7 @@ def make_plan(
     def needed(plan: Plan) -> int:
         return peak_bytes(config, plan, n_samples=n_samples, itemsize=itemsize, on_cpu=on_cpu)
 
-    plan = Plan(n_items=1, mel_frames=MEL_FRAMES[-1], frames=FRAMES[-1])
+    plan = SMALLEST
     for mel_frames, frames in sizes:
         # large pieces of few items are more launches than small pieces of many
         for items in [together] if frames == GPU_FRAMES else _halvings(together):
@@ -269,7 +276,8 @@ def peak_bytes(
     stream = n_frames * config.dim * 4
     samples = 0 if on_cpu else n_samples * 4  # the caller's array serves on the CPU
     blocks = angles + plan.n_items * (whole + stretch)
-    return plan.n_items * (stream + samples) + max(front, blocks) + SCRATCH
+    scratch = SCRATCH if on_cpu else GPU_SCRATCH
+    return plan.n_items * (stream + samples) + max(front, blocks) + scratch
 
 
 def _mel_frames_seen(plan: Plan, n_mel_frames: int, *, on_cpu: bool) -> set[int]:
@@ -287,7 +295,9 @@ def _front_bytes(config: MuqConfig, n_mel_frames: int, itemsize: int, *, on_cpu:
     # of a block cannot take the place of the first, and now and then those of the stretch before
     # lie so that a fourth is needed
     image = image_bytes(config, n_mel_frames, itemsize)
-    images = 7 * image // 2 if on_cpu and not is_mapped(image) else 2 * image
+    images = (2 if on_cpu else 2 + GPU_WORKSPACE_IMAGES) * image
+    if on_cpu and not is_mapped(image):
+        images = 7 * image // 2
     # the library's own layout of a kernel, and the one before it
     kernels = 2 * 9 * config.conv_dim**2 * itemsize
     # windows and spectra of a strip, which matter to small models only
@@ -337,8 +347,4 @@ def _together(n_samples: int) -> int:
 
 def _halvings(count: int) -> list[int]:
     """``count``, its half, … down to 1."""
-    counts = []
-    while count > 1:
-        counts.append(count)
-        count = -(-count // 2)
-    return [*counts, 1]
+    return [1] if count <= 1 else [count, *_halvings(-(-count // 2))]
