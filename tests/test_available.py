@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,8 +87,18 @@ def test_this_machine_tells():
 
 def test_auto_is_the_cpu_where_there_is_no_driver(monkeypatch, tmp_path):
     monkeypatch.setattr(available, "DRIVERS", (tmp_path / "driver",))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    before = set(sys.modules)
     assert [likely_device(name) for name in ("auto", "cpu", "cuda:1")] == ["cpu", "cpu", "cuda:1"]
     assert free_bytes("cuda:1") is None
+    assert set(sys.modules) == before  # torch was not loaded for it
+
+
+def test_torch_is_asked_where_it_is_loaded_though_no_driver_is_seen(monkeypatch, tmp_path):
+    cuda = SimpleNamespace(is_available=lambda: True)
+    monkeypatch.setattr(available, "DRIVERS", (tmp_path / "driver",))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert likely_device("auto") == "cuda"
 
 
 def test_auto_is_a_gpu_where_torch_sees_one(monkeypatch, tmp_path):
@@ -99,7 +111,9 @@ def test_auto_is_a_gpu_where_torch_sees_one(monkeypatch, tmp_path):
     assert free_bytes("cuda") is None
     # of what the driver has lent to torch, what no tensor uses is free as well
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (500, 9000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100)
-    assert free_bytes("cuda") == 700
+    assert free_bytes("cuda") == free_bytes("cuda:1") == 700
+    assert free_bytes("cuda:2") is None  # of another machine, for which it is estimated

@@ -11,6 +11,7 @@ CUDA what the driver has and what torch holds without using it.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,28 +23,30 @@ UNLIMITED = 1 << 60  # cgroup v1 writes its largest number of pages for "no limi
 
 
 def likely_device(name: str) -> str:
-    """Resolve ``auto`` to ``cuda`` or ``cpu``; torch is loaded only where there is a driver."""
+    """Resolve ``auto`` to ``cuda`` or ``cpu``; torch is loaded only where a driver is seen."""
     if name != "auto":
         return name
     return "cuda" if _has_cuda() else "cpu"
 
 
 def _has_cuda() -> bool:
-    if not any(driver.exists() for driver in DRIVERS):
-        return False
+    if "torch" not in sys.modules and not any(driver.exists() for driver in DRIVERS):
+        return False  # not worth the seconds that torch takes to load
     import torch
 
     return bool(torch.cuda.is_available())
 
 
 def free_bytes(device: str) -> int | None:
-    """Memory left on ``cpu`` or ``cuda[:N]``."""
+    """Memory left on ``cpu`` or ``cuda[:N]``; of a GPU that is not here nothing is known."""
     if not device.startswith("cuda"):
         return free_host_bytes()
     if not _has_cuda():
         return None
     import torch
 
+    if int(device.partition(":")[2] or "0") >= torch.cuda.device_count():
+        return None
     free, _ = torch.cuda.mem_get_info(device)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(free + cached)
