@@ -260,6 +260,29 @@ def test_what_fp16_cannot_represent_is_encoded_again_in_fp32_and_counted(monkeyp
     np.testing.assert_array_equal(again[1], exact[0])
 
 
+def test_items_that_fp16_cannot_represent_go_through_fp32_one_at_a_time(monkeypatch):
+    encoder, sizes = tiny("fp16"), []
+    pooled, exactly = encoder._forward.pooled, encoder._exact.pooled
+
+    def overflowing(*arguments):
+        result = pooled(*arguments)
+        result["mean"][:2, 2, 3] = np.inf
+        return result
+
+    def counted(batch, *arguments):
+        sizes.append(len(batch))
+        return exactly(batch, *arguments)
+
+    monkeypatch.setattr(encoder._forward, "pooled", overflowing)
+    monkeypatch.setattr(encoder._exact, "pooled", counted)
+    waveforms = golden.waveforms(24_000)
+    found = encoder.embed(waveforms)["mean"]
+    assert (sizes, encoder.n_recomputed) == ([1, 1], 2)
+    for item in range(2):
+        exact = tiny("fp32").embed(waveforms[item : item + 1])["mean"]
+        np.testing.assert_array_equal(found[item], exact[0])
+
+
 def test_output_that_is_not_finite_is_an_error(monkeypatch):
     encoder = tiny("fp32")
     pooled = {"mean": torch.full((2, 4, 16), torch.nan)}

@@ -6,18 +6,29 @@ import math
 import weakref
 from collections import Counter
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
+import make_muq_golden as golden
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tune_cache.encoders.muq import memory
+from tune_cache.encoders.muq import NANO, forward, memory, ops
 from tune_cache.encoders.muq.config import MuqConfig
-from tune_cache.encoders.muq.encoder import DTYPES
+from tune_cache.encoders.muq.encoder import DTYPES, MuqEncoder
 from tune_cache.encoders.muq.forward import Forward
-from tune_cache.encoders.muq.memory import SCRATCH, Plan, image_bytes, make_plan, peak_bytes
+from tune_cache.encoders.muq.memory import (
+    SCRATCH,
+    SMALLEST,
+    Plan,
+    image_bytes,
+    make_plan,
+    peak_bytes,
+)
+from tune_cache.errors import EncoderError
 
 CUDA = torch.device("cuda")
 SMALL = MuqConfig(
@@ -68,6 +79,7 @@ class Watch(TorchDispatchMode):
         self.norms: set[torch.dtype] = set()
         self.depthwise_contiguous: list[bool] = []
         self.copies_to_gpu: list[tuple[int, ...]] = []
+        self.waits: list[bool] = []
         self.live_bytes = self.peak_bytes = 0
         self._sizes: dict[int, int] = {}
         self._others: set[int] = set()  # weights
@@ -83,6 +95,8 @@ class Watch(TorchDispatchMode):
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         made = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
         self._note(func, args, given, made)
+        if func is ATEN._to_copy.default and {x.device.type for x in given} == {"cpu"}:
+            self.waits.append(not kwargs.get("non_blocking"))
         return result
 
     def _note(self, func, args, given, made) -> None:
@@ -154,6 +168,7 @@ def test_everything_is_on_the_gpu_and_in_the_type_that_was_asked_for(precision, 
     done = run(SMALL, precision, 3, n_samples)
     assert done.watch.devices == {"cuda:0"}
     assert done.watch.copies_to_gpu == [(3, n_samples)]
+    assert done.watch.waits == [False]
     for values in done.pooled.values():
         assert (values.dtype, values.device.type) == (torch.float32, "cuda")
         assert values.shape == (3, SMALL.n_layers, SMALL.dim)
@@ -213,3 +228,112 @@ def test_libraries_are_given_room_on_a_gpu_and_not_on_a_cpu(monkeypatch, itemsiz
 def test_launches_hardly_grow_with_the_batch():
     few, many = (sum(run(SMALL, "bf16", n, 240_000).watch.launches.values()) for n in (1, 32))
     assert many < 4 * few
+
+
+# -- the encoder around it ------------------------------------------------------------------------
+
+
+class Pretended:
+    """muq-nano on the CPU that takes itself for one on a GPU, with what it pins and plans."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.pinned: list[tuple[int, ...]] = []
+        self.plans: list[Plan] = []
+        self.too_large = lambda n_items, plan: False
+        self.encoder = NANO.load(device="cpu")
+        assert isinstance(self.encoder, MuqEncoder)
+        self.encoder.memory = replace(self.encoder.memory, on_cpu=False)
+        self.encoder.device = torch.device("cuda", 1)
+        pooled = self.encoder._forward.pooled
+
+        def watched(batch, layers, poolings, plan):
+            self.plans.append(plan)
+            if self.too_large(len(batch), plan):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+            return pooled(batch, layers, poolings, plan)
+
+        def pin(tensor):
+            self.pinned.append(tuple(tensor.shape))
+            return tensor
+
+        monkeypatch.setattr(self.encoder._forward, "pooled", watched)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    return Pretended(monkeypatch)
+
+
+def test_a_batch_is_pinned_for_a_gpu_and_only_for_one(pretended):
+    waveforms = golden.waveforms(24_000)
+    expected = NANO.load(device="cpu").embed(waveforms)["mean"]
+    assert pretended.pinned == []
+    found = pretended.encoder.embed(waveforms)["mean"]
+    assert pretended.pinned == [waveforms.shape]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_one_item_that_does_not_fit_is_tried_in_the_smallest_pieces(pretended):
+    waveforms = golden.waveforms(240_000)[:1]
+    expected = pretended.encoder.embed(waveforms)["mean"]
+    pretended.too_large = lambda n_items, plan: plan != SMALLEST
+    found = pretended.encoder.embed(waveforms)["mean"]
+    assert len(pretended.plans) == 3
+    assert SMALLEST not in pretended.plans[:2]
+    assert pretended.plans[2] == SMALLEST
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_several_items_that_do_not_fit_are_the_callers_to_halve(pretended):
+    pretended.too_large = lambda n_items, plan: plan != SMALLEST
+    with pytest.raises(torch.OutOfMemoryError):
+        pretended.encoder.embed(golden.waveforms(24_000))
+    assert len(pretended.plans) == 1
+
+
+def test_what_does_not_fit_in_the_smallest_pieces_is_tried_no_more(pretended):
+    pretended.too_large = lambda n_items, plan: True
+    with pytest.raises(torch.OutOfMemoryError):
+        pretended.encoder.embed(golden.waveforms(240_000)[:1])
+    assert len(pretended.plans) == 2
+
+
+def test_memory_of_a_cpu_that_does_not_suffice_changes_no_pieces(monkeypatch):
+    encoder, calls = NANO.load(device="cpu"), []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(encoder._forward, "pooled", failing)
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        encoder.embed(golden.waveforms(240_000)[:1])
+    assert len(calls) == 1
+
+
+def test_weights_that_do_not_fit_are_a_sentence_with_a_remedy(monkeypatch):
+    said = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    def failing(*arguments, **keywords):
+        raise said
+
+    monkeypatch.setattr(forward, "Forward", failing)
+    match = r"weights of muq-nano in fp32 do not fit into the memory of 'cpu': .* 2 GiB$"
+    with pytest.raises(EncoderError, match=match) as error:
+        NANO.load(device="cpu")
+    assert "--device cpu" in error.value.hint
+    said = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="^something else$"):
+        NANO.load(device="cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_plans_of_the_fourier_transform_are_few_while_it_runs(monkeypatch, name):
+    plans = SimpleNamespace(max_size=4096)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.backends.cuda, "cufft_plan_cache", {1: plans})
+    with ops.exact_math(torch.device(name), tf32=False):
+        assert plans.max_size == ops.PLANS == 64
+    assert plans.max_size == 4096

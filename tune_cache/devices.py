@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OUT_OF_MEMORY",
+    "first_line",
     "is_out_of_memory",
     "release_cached_memory",
     "set_precision",
@@ -40,6 +41,11 @@ OUT_OF_MEMORY = (
     "nable to find an engine to execute this computation",  # after GET, FIND, or a capital
     "nable to find a valid cuDNN algorithm to run convolution",
 )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; its name if it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -78,7 +84,7 @@ def why_it_cannot_compute(device: torch.device) -> str:
     try:
         torch.ones(2, device=device).sum().item()
     except RuntimeError as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return ""
 
 

@@ -23,7 +23,7 @@ from tune_cache.audio import DecodedAudio, SpooledSamples
 from tune_cache.cache.batching import batch_size_for
 from tune_cache.cache.journal import JournalUnit, TrackOutcome, UnitLedger, check_rows
 from tune_cache.cache.plan import PlannedTrack
-from tune_cache.devices import is_out_of_memory, release_cached_memory
+from tune_cache.devices import first_line, is_out_of_memory, release_cached_memory
 from tune_cache.encoders.base import Encoder
 from tune_cache.errors import AudioError, EncoderError
 from tune_cache.segments import Segment, coverage_samples, cut, take
@@ -99,7 +99,7 @@ class Batcher:
                 if len(batch) == 1:
                     raise EncoderError(
                         f"a segment of {n_samples / self.encoder.sample_rate:.1f} s "
-                        f"does not fit into memory: {_first_line(error)}",
+                        f"does not fit into memory: {first_line(error)}",
                         hint="use a shorter --seg, --max-memory, or --device cpu",
                     ) from error
                 self._limit_samples = len(batch) // 2 * n_samples
@@ -113,11 +113,6 @@ class Batcher:
             self.first_seconds = self.first_seconds or self.seconds
             start += len(batch)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error says first; its name if it says nothing."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _stacked(waveforms: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

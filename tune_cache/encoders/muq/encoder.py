@@ -5,7 +5,8 @@ Conventions
 fp32 is the reference; TF32 is off. tf32 rounds the inputs of products on the
 GPU, bf16 and fp16 compute products and convolutions in 16 bits while the
 residual stream, norms and statistics stay in float32. fp16 can overflow: an
-item whose output is not finite is encoded again in fp32, and counted.
+item whose output is not finite is encoded again in fp32, by itself, and counted.
+From the first one on the fp32 weights are on the GPU as well; no prediction has them.
 
 An item never sees another one. On the CPU an item of 5.13 s or more also runs
 by itself, so its numbers are the same to the last bit whatever the batch;
@@ -25,11 +26,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tune_cache.devices import (
+    first_line,
+    is_out_of_memory,
+    release_cached_memory,
+    what_to_check,
+    why_it_cannot_compute,
+)
 from tune_cache.encoders.available import free_bytes
 from tune_cache.encoders.base import Waveforms, check_waveforms, kept_layers, kept_poolings
 from tune_cache.encoders.muq.checkpoint import open_tensors
 from tune_cache.encoders.muq.config import FRAME_RATE_HZ, MIN_SAMPLES, SAMPLE_RATE, MuqConfig
-from tune_cache.encoders.muq.memory import ITEM_BYTES, Memory, give_back
+from tune_cache.encoders.muq.memory import ITEM_BYTES, SMALLEST, Memory, Plan, give_back
 from tune_cache.errors import EncoderError
 from tune_cache.specs import EncoderSpec
 
@@ -118,15 +126,17 @@ class MuqEncoder:
             If the batch has a wrong shape or dtype, is too short or not finite, does
             not fit into ``max_memory_bytes``, or comes out not finite.
         torch.cuda.OutOfMemoryError
-            If the GPU's memory does not hold it: try half the batch.
+            If the GPU's memory does not hold it: try half the batch. One item is first
+            tried in the smallest pieces.
         """
         check_waveforms(waveforms, self)
         pooled = self._run(self._forward, waveforms)
         bad = self._not_finite(pooled)
         if len(bad) and self.precision == "fp16":
-            again = self._run(self._exact, waveforms[bad])
-            for pooling, values in again.items():
-                pooled[pooling][bad] = values
+            for item in bad:  # a batch of them would take twice the memory that fp16 was given
+                again = self._run(self._exact, waveforms[item : item + 1])
+                for pooling, values in again.items():
+                    pooled[pooling][item] = values[0]
             self.n_recomputed += len(bad)
             bad = self._not_finite(pooled)
         if len(bad):
@@ -167,15 +177,25 @@ class MuqEncoder:
 
         from tune_cache.encoders.muq.forward import Forward
 
-        with open_tensors(self._path) as tensors:
-            forward = Forward(
-                tensors,
-                self.config,
-                n_blocks=self.layers[-1],
-                device=self.device,
-                dtype=getattr(torch, DTYPES[precision]),
-                tf32=precision == "tf32",
-            )
+        try:
+            with open_tensors(self._path) as tensors:
+                forward = Forward(
+                    tensors,
+                    self.config,
+                    n_blocks=self.layers[-1],
+                    device=self.device,
+                    dtype=getattr(torch, DTYPES[precision]),
+                    tf32=precision == "tf32",
+                )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise EncoderError(
+                f"the weights of {self.name} in {precision} do not fit into the memory of "
+                f"{str(self.device)!r}: {first_line(error)}",
+                hint="end what else uses it, keep fewer layers, or use --precision bf16, "
+                "another --device or --device cpu",
+            ) from error
         give_back()
         return forward
 
@@ -187,6 +207,18 @@ class MuqEncoder:
         if memory.on_cpu and self.config.dim > SMALL_DIM:
             give_back()
         batch = torch.from_numpy(np.require(waveforms, requirements=["C", "W"]))
+        if not memory.on_cpu:
+            batch = batch.pin_memory()  # or the copy to the GPU would be made on this thread
+        try:
+            return self._pooled(forward, batch, plan)
+        except RuntimeError as error:
+            may_shrink = not memory.on_cpu and len(batch) == 1 and plan != SMALLEST
+            if not may_shrink or not is_out_of_memory(error):
+                raise
+        release_cached_memory(self.device)  # after the error, whose frames hold tensors
+        return self._pooled(forward, batch, SMALLEST)
+
+    def _pooled(self, forward: Forward, batch: torch.Tensor, plan: Plan) -> dict[str, np.ndarray]:
         with _threads_for(self.config, self.device):
             pooled = forward.pooled(batch, self.layers, self.poolings, plan)
         return {pooling: values.cpu().numpy() for pooling, values in pooled.items()}
@@ -248,22 +280,12 @@ def find_device(name: str) -> torch.device:
             )
         if device.index is None:  # another one may be current when something is allocated
             device = torch.device("cuda", torch.cuda.current_device())
-        _check_that_it_computes(device)
+        problem = why_it_cannot_compute(device)
+        if problem:
+            raise EncoderError(
+                f"device {str(device)!r} cannot be used: {problem}", hint=what_to_check()
+            )
     return device
-
-
-def _check_that_it_computes(device: torch.device) -> None:
-    """Run one kernel: a build of torch has none for GPUs older than it supports."""
-    import torch
-
-    try:
-        torch.ones(2, device=device).sum().item()
-    except RuntimeError as error:
-        raise EncoderError(
-            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}",
-            hint="see whether another process holds it, and whether this torch was built for it "
-            f"(it was for {' '.join(torch.cuda.get_arch_list())}); or use --device cpu",
-        ) from error
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -93,11 +93,12 @@ class Forward:
         with exact_math(self.device, tf32=self.tf32):
             for start in range(0, len(waveforms), plan.n_items):
                 items = slice(start, start + plan.n_items)
-                for layer, states in enumerate(self.states(waveforms[items].to(self.device), plan)):
+                given = waveforms[items].to(self.device, non_blocking=True)
+                for layer, states in enumerate(self.states(given, plan)):
                     if layer in layers:
                         for pooling, values in pooled.items():
                             values[items, layers.index(layer)] = _pool(states, pooling)
-                del states  # it would stay while the front end of the next items runs
+                del given, states  # it would stay while the front end of the next items runs
         return pooled
 
     def states(self, waveforms: torch.Tensor, plan: Plan) -> Iterator[torch.Tensor]:

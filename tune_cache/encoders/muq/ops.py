@@ -13,10 +13,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tune_cache.devices import set_precision
+
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["LayerNorm", "Linear", "exact_math", "has_onednn"]
+
+
+PLANS = 64
 
 
 def has_onednn() -> bool:
@@ -113,15 +118,16 @@ def exact_math(device: torch.device, *, tf32: bool) -> Iterator[None]:
     with ExitStack() as stack:
         if device.type == "cuda":
             precision = "tf32" if tf32 else "ieee"
-            _set_precision(stack, backends.cuda.matmul, precision)
-            _set_precision(stack, backends.cudnn.conv, precision)
+            set_precision(stack, backends.cuda.matmul, precision)
+            set_precision(stack, backends.cudnn.conv, precision)
             for name, value in (("benchmark", False), ("deterministic", True)):
                 _set(stack, backends.cudnn, name, value)
             _forbid_sums_in_16_bits(stack)
+            _keep_few_plans(stack, device)
             stack.enter_context(_fused_attention())
         else:
-            _set_precision(stack, backends.mkldnn.matmul, "ieee")
-            _set_precision(stack, backends.mkldnn.conv, "ieee")
+            set_precision(stack, backends.mkldnn.matmul, "ieee")
+            set_precision(stack, backends.mkldnn.conv, "ieee")
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(torch.inference_mode())
         yield
@@ -130,16 +136,6 @@ def exact_math(device: torch.device, *, tf32: bool) -> Iterator[None]:
 def _set(stack: ExitStack, owner: Any, name: str, value: object) -> None:
     stack.callback(setattr, owner, name, getattr(owner, name))
     setattr(owner, name, value)
-
-
-def _set_precision(stack: ExitStack, switch: Any, precision: str) -> None:
-    """Set an operator's switch; afterwards it follows its parents again if it did."""
-    before = switch.fp32_precision  # what holds, be it the operator's own or inherited
-    switch.fp32_precision = "none"
-    inherited = switch.fp32_precision
-    own = "none" if inherited == before else before
-    stack.callback(setattr, switch, "fp32_precision", own)
-    switch.fp32_precision = precision
 
 
 def _forbid_sums_in_16_bits(stack: ExitStack) -> None:
@@ -153,6 +149,16 @@ def _forbid_sums_in_16_bits(stack: ExitStack) -> None:
         before = (getattr(matmul, name), getattr(matmul, name + "_split_k", True))
         stack.callback(setattr, matmul, name, before)
         setattr(matmul, name, (False, True))
+
+
+def _keep_few_plans(stack: ExitStack, device: torch.device) -> None:
+    """Bound cuFFT's plans, of which each length makes one with a workspace of its own."""
+    import torch
+
+    cuda: Any = torch.cuda  # half of it has no types
+    if cuda.is_initialized():
+        index = cuda.current_device() if device.index is None else device.index
+        _set(stack, torch.backends.cuda.cufft_plan_cache[index], "max_size", PLANS)
 
 
 def _fused_attention() -> AbstractContextManager[None]:
