@@ -12,7 +12,7 @@ from small_dataset import make_small_dataset
 from test_cold_start import modules_after
 
 import tune_cache
-from tune_cache.commands import memory, sweep_cells, sweep_judging
+from tune_cache.commands import memory, sweep_cells, sweep_jobs, sweep_judging
 from tune_cache.errors import (
     StoreAmbiguousError,
     StoreMismatchError,
@@ -24,6 +24,7 @@ from tune_cache.errors import (
 from tune_cache.probes.compare import compare
 from tune_cache.probes.evaluate import run_probe
 from tune_cache.probes.sweep import Evaluator
+from tune_cache.probes.workers import run_all
 from tune_cache.reports.results import load_run, newest_runs
 
 LENGTHS = (1.0, 10.0, "full")  # no track is longer than 3.5 s: 10 s and full cut alike
@@ -273,6 +274,64 @@ def test_a_cell_that_fails_costs_itself(world, evaluated, monkeypatch):
     assert done.returncode == 3
     assert "no result: kind: seg 1, concat, logistic" in done.stderr
     assert "small · level" in done.stdout
+
+
+def test_a_cell_that_does_not_fit_into_memory_costs_itself(world, monkeypatch):
+    def short(*arguments, aggregation, **settings):
+        if aggregation == "concat":
+            raise type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried\nmore")
+        return run_probe(*arguments, aggregation=aggregation, **settings)
+
+    released = []
+    monkeypatch.setattr("tune_cache.probes.evaluate.run_probe", short)
+    monkeypatch.setattr("tune_cache.probes.sweep.release_cached_memory", lambda: released.append(1))
+    report = again(world, seed=7, seg=1, agg=["mean", "concat"], task="kind")
+    assert report.failed == (
+        (
+            "kind: seg 1, concat, logistic, layer last, seed 7",
+            "this cell does not fit into memory: CUDA out of memory. Tried",
+        ),
+    )
+    assert len(report.tables[0].verdicts) == 1
+    assert released == [1]
+
+
+def test_another_error_of_a_cell_ends_the_sweep(world, monkeypatch):
+    def failing(*arguments, **settings):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("tune_cache.probes.evaluate.run_probe", failing)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        again(world, seed=7, seg=1, agg="mean")
+
+
+def test_a_gpu_that_trains_is_used_by_one_process(world, monkeypatch):
+    seen = []
+
+    def one_process(make, given, items, *, jobs):
+        seen.append((jobs, given[-1]))
+        return run_all(make, given, items, jobs=1)
+
+    monkeypatch.setattr(sweep_cells, "run_all", one_process)
+    monkeypatch.setattr(sweep_jobs, "likely_device", lambda name: "cuda")
+    for probe in ("centroid", "mlp"):
+        again(world, seg=1, agg=["mean", "max"], layer="0", task="kind", probe=probe, jobs=2)
+    assert seen == [(2, 2), (1, 1)]
+
+
+def test_memory_of_a_gpu_is_given_back_between_the_stores_and_the_cells(world, monkeypatch):
+    happened = []
+    monkeypatch.setattr(
+        "tune_cache.commands.sweep.release_cached_memory", lambda: happened.append("released")
+    )
+    monkeypatch.setattr(
+        "tune_cache.commands.sweep.run_cells", lambda *_, **__: happened.append("cells") or 1 / 0
+    )
+    for missing in (False, True):
+        happened.clear()
+        with pytest.raises(ZeroDivisionError):
+            again(world, seg=2 if missing else 1, agg="mean", extract_missing=True)
+        assert happened == ["released"] * missing + ["cells"]
 
 
 def test_missing_stores_are_listed_with_their_cost_and_nothing_is_done(world, evaluated):

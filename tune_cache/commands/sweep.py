@@ -21,6 +21,7 @@ from tune_cache.commands.sweep_settings import axis, check
 from tune_cache.commands.sweep_stores import Collection, Grid, choose_encoder, find_grids, with_cost
 from tune_cache.commands.training import training_of
 from tune_cache.datasets.base import Dataset
+from tune_cache.devices import release_cached_memory
 from tune_cache.encoders.base import EncoderInfo, get_encoder
 from tune_cache.errors import EncoderError, StoreNotFoundError, UsageError, quoted
 from tune_cache.probes.compare import MARGIN
@@ -134,7 +135,7 @@ def sweep(
         Make the stores that are missing; without it they are listed and
         nothing is done.
     jobs
-        Processes, of one BLAS thread each; by the number of cells if None.
+        Processes, of one BLAS thread each; by the number of cells if None, one if a GPU trains.
     margin
         Largest loss against the chosen cell that does not matter; 0.02 if None.
     on_start, on_missing, on_progress, on_cell
@@ -228,6 +229,7 @@ def sweep(
             on_progress=on_progress,
             on_start=on_start,
         )
+        release_cached_memory()  # other processes may train on this GPU next
         return [f"{track}: {text}" for track, text in sorted(done.failed.items())]
 
     name, grids, said = sweeper.find(make)

@@ -20,6 +20,7 @@ from typing import Any
 from tune_cache.cache.store import Store
 from tune_cache.commands.memory import recall, remember
 from tune_cache.commands.probe_stores import context_of
+from tune_cache.commands.sweep_jobs import jobs_of
 from tune_cache.commands.sweep_stores import Grid
 from tune_cache.commands.training import AskedTraining
 from tune_cache.datasets.base import Dataset
@@ -39,7 +40,7 @@ from tune_cache.probes.sweep import (
     task_digest,
 )
 from tune_cache.probes.tasks import TaskData
-from tune_cache.probes.workers import jobs_for, run_all
+from tune_cache.probes.workers import run_all
 from tune_cache.probes.workshop import HEADS, head_named, is_joint
 from tune_cache.reports.results import RunContext, SavedRun, runs_of_cells, save_result
 from tune_cache.specs import canonical_json, sha256_text
@@ -213,18 +214,14 @@ def _kinds(
     """Probe and layer of each cell; what is trained with a head has heads as probes."""
     options = asked.options.get(aggregation, {})
     possible = [layer_for(aggregation, layer)[0] for layer in asked.layers]
-    layers = _layers_of(possible, _layers(stores))
+    stored = sorted(set.intersection(*(set(store.layers) for store in stores)))  # all keep these
+    layers = _layers_of(possible, stored)
     joint = [layer for layer in layers if is_joint(aggregation, options, layer)]
     alone = [layer for layer in layers if layer not in joint]
     heads = dict.fromkeys(head_named(name) for name in asked.probes if name in ("auto", *HEADS))
     if alone:
         yield from itertools.product(probes_for(asked.probes, kind)[0], alone)
     yield from itertools.product(heads, joint)
-
-
-def _layers(stores: Sequence[Store]) -> list[int]:
-    """Layers that all stores keep."""
-    return sorted(set.intersection(*(set(store.layers) for store in stores)))
 
 
 def _looked(
@@ -316,8 +313,8 @@ def run_cells(
     ran.n_remembered = len(ran.runs)
     pending = [key for key in wanted if key not in ran.runs]
     groups = by_seed([wanted[key][1] for key in pending])
-    n_jobs = jobs_for(jobs, len(groups))
     items = [[wanted[pending[place]][1] for place in group] for group in groups]
+    n_jobs = jobs_of(jobs, items)
     for number, found in run_all(Evaluator, (dataset, n_jobs), items, jobs=n_jobs):
         for position, place in enumerate(groups[number]):
             key = pending[place]

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tune_cache.aggregation.registry import STATISTICS
-from tune_cache.probes.features import KEEP_BYTES
+from tune_cache.devices import first_line, is_out_of_memory, release_cached_memory
+from tune_cache.errors import TaskError
+from tune_cache.probes.features import KEEP_BYTES, Features
 from tune_cache.probes.metrics import Metric
 from tune_cache.probes.models import is_trained
 from tune_cache.probes.result import without_nan
@@ -290,11 +292,26 @@ class Evaluator:
         TaskError
             If labels, splits or memory cannot support it.
         """
+        data, features = self._loader.load(cells[0].source)
+        try:
+            return self._evaluated(cells, data, features)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = first_line(error)
+        release_cached_memory()  # only now are the frames of the error gone, with their tensors
+        raise TaskError(
+            f"this cell does not fit into memory: {reason}",
+            hint="end what else uses the GPU, take fewer --seed at once, or --device cpu",
+        )
+
+    def _evaluated(
+        self, cells: Sequence[Cell], data: TaskData, features: Features
+    ) -> tuple[ProbeResult, ...]:
         from tune_cache.probes.evaluate import N_REPEATS, run_probe
         from tune_cache.probes.mlp import mlp_options
 
         cell = cells[0]
-        data, features = self._loader.load(cell.source)
         found = run_probe(
             features,
             data,
