@@ -9,11 +9,13 @@ import sys
 from concurrent.futures import Future
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from safetensors.numpy import load, save
 from world import RATE, InlineDecoders, ToyEncoder, World, arrays_of, toy_spec
 
 from tune_cache.cache import encode, extract, ledger, work
+from tune_cache.cache.encode import Batcher
 from tune_cache.cache.extract import extract_stores
 from tune_cache.cache.journal import UnitLedger, _payload_digest, read_unit, unit_path, write_unit
 from tune_cache.cache.ledger import Meter, summarise
@@ -307,6 +309,34 @@ def test_memory_of_a_gpu_has_names_of_its_own(monkeypatch, tmp_path):
     assert cost.n_threads == 6
     machine = summarise([cost], n_copied=0)["machine"]
     assert (machine["cuda"], machine["driver"]) == ("12.4", "550.54.15")
+
+
+def test_provenance_names_no_gpu_since_another_than_the_encoders_may_be_current(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", FakeCuda())
+    assert "2080" not in json.dumps(ledger.machine_facts())
+
+
+def test_peaks_of_a_gpu_are_of_the_batches_that_ran_not_of_one_that_did_not_fit(monkeypatch):
+    torch = FakeCuda()
+    torch.peak = 0
+    torch.empty_cache = lambda: None
+    torch.max_memory_allocated = lambda device: torch.peak
+    torch.reset_peak_memory_stats = lambda device: setattr(torch, "peak", 0)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+
+    class Narrow(OnGpu):
+        def embed(self, waveforms):
+            torch.peak = max(torch.peak, waveforms.nbytes)
+            if len(waveforms) > 2:
+                raise MemoryError
+            return super().embed(waveforms)
+
+    encoder = Narrow()
+    meter, batcher = Meter(encoder), Batcher(encoder, batch_size=4)
+    meter.begin()
+    batcher.run([np.zeros(RATE, np.float32)] * 4)
+    assert batcher.n_backoffs == 1
+    assert meter.read()["peak_vram_allocated_bytes"] == 2 * 4 * RATE
 
 
 def test_an_encoder_on_the_cpu_is_not_charged_for_somebody_elses_gpu(monkeypatch):

@@ -54,17 +54,13 @@ def package_versions() -> dict[str, str]:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Provenance of a store: when, on what, with which versions."""
-    facts: dict[str, Any] = {
+    """Provenance of a store: when, on what, with which versions; GPUs are in the ledger."""
+    return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": package_versions(),
         "machine": platform.machine(),
         "system": platform.system(),
     }
-    torch = _torch_with_cuda()
-    if torch is not None:
-        facts["cuda"] = torch.cuda.get_device_name()
-    return facts
 
 
 def _torch_with_cuda() -> Any:
