@@ -86,7 +86,8 @@ def mlp_options(given: Mapping[str, Any]) -> MLPOptions:
 def together_at_best(options: MLPOptions | None, n_models: int) -> int:
     """How many seeds to train at once: all on a GPU, one on a CPU.
 
-    Each is the same alone. A thread is full with one seed's products, and seeds that
+    Each is the same alone: to the last bit on a CPU, on a GPU to rounding, which training
+    amplifies. A thread is full with one seed's products, and seeds that
     have ended are carried along: five at once took 1.7 times what they take in turn
     (``benchmarks/mlp.py``).
     """
@@ -135,7 +136,7 @@ class MLP:
         held_out: HeldOut | None = None,
         rates: Array | None = None,
     ) -> None:
-        """Fit models that differ in their seed only; each is what it would be alone.
+        """Fit models that differ in their seed only; each is as alone, but for a GPU's rounding.
 
         Parameters
         ----------
