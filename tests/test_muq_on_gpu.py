@@ -324,7 +324,7 @@ def test_weights_that_do_not_fit_are_a_sentence_with_a_remedy(monkeypatch):
         NANO.load(device="cpu")
     assert "--device cpu" in error.value.hint
     said = RuntimeError("something else")
-    with pytest.raises(RuntimeError, match="^something else$"):
+    with pytest.raises(RuntimeError, match=r"^something else$"):
         NANO.load(device="cpu")
 
 
