@@ -319,6 +319,12 @@ def test_a_gpu_that_trains_is_used_by_one_process(world, monkeypatch):
     assert seen == [(2, 2), (1, 1)]
 
 
+def test_a_perceptron_is_trained_where_it_was_asked_for(world):
+    asked = {"seg": 1, "agg": "mean", "layer": "0", "task": "kind", "probe": "mlp"}
+    with pytest.raises(UsageError, match="'cuda:99' is not here"):
+        again(world, device="cuda:99", **asked)
+
+
 def test_memory_of_a_gpu_is_given_back_between_the_stores_and_the_cells(world, monkeypatch):
     happened = []
     monkeypatch.setattr(

@@ -36,7 +36,7 @@ def test_what_is_trained_on_a_gpu_is_trained_by_one_process(monkeypatch, changed
         assert jobs_of(3, [[cell()]] * 3) == 3
 
 
-@pytest.mark.parametrize("changed", TRAINS[1:], ids=str)
+@pytest.mark.parametrize("changed", TRAINS, ids=str)
 def test_the_device_that_was_asked_for_decides(monkeypatch, changed):
     monkeypatch.setattr(
         sweep_jobs, "likely_device", lambda name: "cuda:0" if name == "auto" else name

@@ -29,6 +29,6 @@ def jobs_of(asked: int | None, groups: Sequence[Sequence[Cell]]) -> int:
 def trains_on_gpu(cell: Cell) -> bool:
     """Whether something of a cell is trained, and ``auto`` or what was asked for is a GPU."""
     joint = is_joint(cell.aggregation, cell.aggregation_options, cell.layer)
-    if cell.aggregation in TRAINED or joint:
+    if cell.aggregation in TRAINED or joint or is_trained(cell.probe):
         return likely_device(cell.training.device).startswith("cuda")
-    return is_trained(cell.probe) and likely_device("auto").startswith("cuda")
+    return False

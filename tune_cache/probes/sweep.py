@@ -318,7 +318,9 @@ class Evaluator:
             aggregation=cell.aggregation,
             aggregation_options=cell.aggregation_options,
             probe=cell.probe,
-            probe_options=mlp_options(cell.probe_options) if is_trained(cell.probe) else None,
+            probe_options=mlp_options({**cell.probe_options, "device": cell.training.device})
+            if is_trained(cell.probe)
+            else None,
             probe_label=f"{cell.probe} last"
             if cell.probe_options.get("checkpoint") == "last"
             else None,
