@@ -4,8 +4,13 @@ VENV := .venv
 STOCK := .venv-stock
 BIN := $(VENV)/bin
 
-TORTURE := tests/test_crash.py tests/test_power_loss.py tests/test_full_disk.py \
-	tests/test_concurrency.py tests/test_verify.py tests/test_repair.py tests/test_hostile_extract.py
+# a process a core, and whoever has nothing left takes tests of the others
+PARALLEL := -n auto --dist worksteal
+
+# the eighteen promises of docs/reliability.md, those that are repeated and those that are not
+TORTURE := $(addprefix tests/test_,$(addsuffix .py,crash interrupt power_loss full_disk preflight concurrency \
+	store_machine verify repair hostile_extract hostile_store hostile_names store two_users zarr_readers \
+	old_stores extract identity journal management inventory layout))
 
 .PHONY: help demo test browser torture mutations test-transformers-4 lint format bench bench-encoder bench-memory \
 	bench-extract bench-store bench-probe bench-mlp bench-trained bench-report bench-real-clips figures clean
@@ -34,7 +39,7 @@ format: $(VENV)/.ready  ## put the code in form
 	$(BIN)/ruff check --fix .
 
 test: lint  ## lint, types, tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 browser: $(VENV)/.ready  ## the report's page in a real browser; Debian's Chromium is installed where root lacks it
 	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
@@ -43,7 +48,7 @@ browser: $(VENV)/.ready  ## the report's page in a real browser; Debian's Chromi
 	$(BIN)/pytest -q -ra -m browser tests/browser
 
 torture: $(VENV)/.ready  ## the reliability contract in full: every disk operation, 300 kills, 300 losses of power
-	TUNE_TORTURE=1 $(BIN)/pytest -q -ra --durations=10 -o faulthandler_timeout=3600 $(TORTURE)
+	TUNE_TORTURE=1 $(BIN)/pytest -q -ra --durations=10 -o faulthandler_timeout=3600 -o timeout=7200 $(PARALLEL) $(TORTURE)
 
 mutations: $(VENV)/.ready  ## takes each safeguard of the cache away and sees that a test fails
 	$(BIN)/python tests/mutations.py

@@ -76,7 +76,7 @@ def write_store(path: Path, n_tracks: int, n_rows: int) -> None:
     outcomes = [
         TrackOutcome(
             track_id=f"genre/{number % 97:02}/{number:06}.mp3",
-            audio_sha256=f"{number:064x}",
+            audio_sha256=f"{number + 1:064x}",
             status="ok",
             n_samples=int(count) * 10 * RATE,
             sample_rate_hz=44_100,

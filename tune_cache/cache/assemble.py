@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,19 +75,26 @@ def _blocks(pieces: Iterator[npt.NDArray[Any]], n_rows: int) -> Iterator[npt.NDA
             held.append(part)
             count += len(part)
             if count == n_rows:
-                yield np.concatenate(held)
+                yield held[0] if len(held) == 1 else np.concatenate(held)
                 held, count = [], 0
     if held:
         yield np.concatenate(held)
 
 
 class _Writer:
-    """Encodes arrays with zarr in memory and writes their files durably."""
+    """Encodes arrays with zarr in memory and writes their files durably.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    hashing
+        Where hashes are taken while the same bytes are encoded or written.
+    """
+
+    def __init__(self, folder: Path, hashing: Executor) -> None:
         from zarr.storage import MemoryStore
 
         self.folder = folder
+        self.hashing = hashing
         self.files: dict[str, dict[str, Any]] = {}
         self.beside: dict[str, dict[str, Any]] = {}  # outside the digests: the ledger
         self.n_layers: dict[str, int] = {}  # of sharded arrays
@@ -109,9 +117,10 @@ class _Writer:
         if path.parent not in self.made:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.made.add(path.parent)
-        write_durably(path, data, sync_parent=False)
         n_layers = self.n_layers.get(name.partition("/c/")[0], 0)
-        (self.files if listed else self.beside)[name] = listing_entry(data, n_layers)
+        entry = self.hashing.submit(listing_entry, data, n_layers)
+        write_durably(path, data, sync_parent=False)
+        (self.files if listed else self.beside)[name] = entry.result()
 
     def create(self, name: str, shape: Sequence[int], dtype: str, **layout: Any) -> Any:
         import zarr
@@ -170,9 +179,13 @@ def assemble(final: Path, assembly: Assembly) -> bool:
 
 
 def _fill(folder: Path, assembly: Assembly) -> None:
+    with ThreadPoolExecutor(1) as hashing:
+        _fill_with(_Writer(folder, hashing), assembly)
+
+
+def _fill_with(writer: _Writer, assembly: Assembly) -> None:
     spec, outcomes = assembly.spec, assembly.outcomes
     n_layers, n_segments = len(spec.layers), sum(outcome.n_rows for outcome in outcomes)
-    writer = _Writer(folder)
     digest = hashlib.sha256()  # over decoded values: shard sizes do not enter
     starts: list[npt.NDArray[Any]] = [np.zeros(0, np.int64)]
     samples: list[npt.NDArray[Any]] = [np.zeros(0, np.int64)]
@@ -195,10 +208,11 @@ def _fill(folder: Path, assembly: Assembly) -> None:
         digest.update(f"embeddings/{pooling}\0".encode())
         row = 0
         for block in _blocks(values(pooling), SHARD_ROWS):
+            hashed = writer.hashing.submit(digest.update, np.ravel(block).view(np.uint8).data)
             array[row : row + len(block)] = block
-            digest.update(np.ascontiguousarray(block).tobytes())
             row += len(block)
             writer.flush()
+            hashed.result()
         if row != n_segments:
             raise StoreCorruptError(
                 f"{row} rows were assembled of {n_segments}: the journal changed meanwhile",

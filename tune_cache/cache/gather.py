@@ -14,6 +14,8 @@ import math
 import os
 import struct
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ from tune_cache.errors import StoreCorruptError
 __all__ = ["Shard", "all_finite", "read_rows", "tracks_between"]
 
 ORDER = np.arange(CHUNK_ROWS)
+MANY_SHARDS = 4  # below, threads are not worth starting
+MOST_THREADS = 8
 
 
 class Shard:
@@ -115,11 +119,20 @@ class Shard:
 
 
 def all_finite(values: npt.NDArray[Any]) -> bool:
-    """Whether no value is infinite or no number; quicker than NumPy's, which converts float16."""
-    # where all bits of the exponent are set
-    words, exponent = {2: ("<u2", 0x7C00), 4: ("<u4", 0x7F800000)}[values.dtype.itemsize]
-    bits = np.bitwise_and(values.view(words), np.array(exponent, words))
-    return bool(bits.size == 0 or bits.max() < exponent)
+    """Whether no value is infinite or no number; quicker than NumPy's, which converts float16.
+
+    Without the sign, bits order as numbers do, and from infinity on all of the
+    exponent is set. Read with a sign, negative values are small; without, the
+    negative ones are the largest: two maxima see both ends.
+    """
+    signed, unsigned, infinity = {2: ("<i2", "<u2", 0x7C00), 4: ("<i4", "<u4", 0x7F800000)}[
+        values.dtype.itemsize
+    ]
+    if values.size == 0:
+        return True
+    sign = 1 << (8 * values.dtype.itemsize - 1)
+    highest, lowest = values.view(signed).max(), values.view(unsigned).max()
+    return bool(highest < infinity and lowest < sign + infinity)
 
 
 def tracks_between(
@@ -181,50 +194,81 @@ def read_rows(
     StoreCorruptError
         On any byte that is not as written; damage never becomes numbers.
     """
-    n_rows, n_layers, dim = shape
-    out = np.empty((len(rows), len(layers), dim), "<" + dtype)
+    out = np.empty((len(rows), len(layers), shape[2]), "<" + dtype)
     order = np.argsort(rows, kind="stable")
     blocks = rows[order] // CHUNK_ROWS
     cuts = np.flatnonzero(np.diff(blocks)) + 1
-    shard: Shard | None = None
-    shard_index = -1
-    hit = 0, n_rows
+    shards: dict[int, list[npt.NDArray[np.int64]]] = {}
+    for places in np.split(order, cuts) if len(rows) else []:
+        shards.setdefault(int(rows[places[0]]) // SHARD_ROWS, []).append(places)
+    hit = 0, shape[0]
     try:
         if is_described:
             check_metadata(folder, embeddings_metadata(shape, dtype), files)
-        for places in np.split(order, cuts) if len(rows) else []:
-            block = int(rows[places[0]]) // CHUNK_ROWS
-            index, inner = divmod(block, SHARD_ROWS // CHUNK_ROWS)
-            if shard is None or index != shard_index:
-                if shard is not None:
-                    shard.close()
-                    shard = None
-                hit = index * SHARD_ROWS, (index + 1) * SHARD_ROWS
-                n_here = min(SHARD_ROWS, n_rows - index * SHARD_ROWS)
+
+        def read(index: int) -> tuple[tuple[int, int], StoreCorruptError] | None:
+            n_here = min(SHARD_ROWS, shape[0] - index * SHARD_ROWS)
+            reader = _Reader(folder, rows, layers, out, index)
+            try:
                 place = folder / shard_name(index)
-                shard = Shard(place, n_here, n_layers, dim, dtype, files)
-                shard_index = index
-            hit = block * CHUNK_ROWS, (block + 1) * CHUNK_ROWS
-            within = rows[places] - block * CHUNK_ROWS
-            first = int(places[0])
-            # a chunk whose rows are wanted in their order goes where it belongs, without a copy
-            whole = len(layers) == 1 and len(within) == CHUNK_ROWS
-            if whole and (within == ORDER).all() and (places == first + ORDER).all():
-                found = shard.chunk(inner, layers[0], out[first : first + CHUNK_ROWS, 0])
-                are_finite = all_finite(found)
-            else:
-                are_finite = True
-                for position, layer in enumerate(layers):
-                    found = shard.chunk(inner, layer)[within]
-                    are_finite = are_finite and all_finite(found)
-                    out[places, position] = found
-            if not are_finite:
-                raise unreadable(folder / "zarr.json", "describes rows that are not finite")
+                with closing(Shard(place, n_here, *shape[1:], dtype, files)) as shard:
+                    for places in shards[index]:
+                        reader.gather(shard, places)
+            except StoreCorruptError as error:
+                return reader.hit, error
+            return None
+
+        n_threads = min(os.cpu_count() or 1, MOST_THREADS) if len(shards) >= MANY_SHARDS else 1
+        with ThreadPoolExecutor(n_threads) as threads:  # reading and checksums let others run
+            for failed in threads.map(read, shards) if n_threads > 1 else map(read, shards):
+                if failed is not None:
+                    hit, error = failed
+                    raise error
     except StoreCorruptError as error:
         if tracks is not None:
             error.tracks = tracks(*hit)
         raise
-    finally:
-        if shard is not None:
-            shard.close()
     return out
+
+
+class _Reader:
+    """Copies what is wanted of one shard to its places.
+
+    Attributes
+    ----------
+    hit
+        Rows that an error now would be about.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rows: npt.NDArray[np.int64],
+        layers: Sequence[int],
+        out: npt.NDArray[Any],
+        index: int,
+    ) -> None:
+        self.folder = folder
+        self.rows, self.layers, self.out = rows, layers, out
+        self.hit = index * SHARD_ROWS, (index + 1) * SHARD_ROWS
+
+    def gather(self, shard: Shard, places: npt.NDArray[np.int64]) -> None:
+        """Fill places of the result whose rows lie in one block."""
+        block = int(self.rows[places[0]]) // CHUNK_ROWS
+        inner = block % (SHARD_ROWS // CHUNK_ROWS)
+        self.hit = block * CHUNK_ROWS, (block + 1) * CHUNK_ROWS
+        within = self.rows[places] - block * CHUNK_ROWS
+        first = int(places[0])
+        # a chunk whose rows are wanted in their order goes where it belongs, without a copy
+        whole = len(self.layers) == 1 and len(within) == CHUNK_ROWS
+        if whole and (within == ORDER).all() and (places == first + ORDER).all():
+            found = shard.chunk(inner, self.layers[0], self.out[first : first + CHUNK_ROWS, 0])
+            are_finite = all_finite(found)
+        else:
+            are_finite = True
+            for position, layer in enumerate(self.layers):
+                found = shard.chunk(inner, layer)[within]
+                are_finite = are_finite and all_finite(found)
+                self.out[places, position] = found
+        if not are_finite:
+            raise unreadable(self.folder / "zarr.json", "describes rows that are not finite")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ class Store:
             for track_id, code, message in zip(self.track_ids, codes, self.messages, strict=True)
         }
 
-    @property
+    @cached_property
     def failed(self) -> dict[str, str]:
         """Track id to message, for failed tracks."""
         return {
@@ -281,16 +282,16 @@ class Store:
         StoreError
             If a track is unknown or failed.
         """
-        unknown = [name for name in track_ids if name not in self._position]
-        if unknown:
+        found = map(self._position.get, track_ids, repeat(-1))
+        positions = np.fromiter(found, np.int64, len(track_ids))
+        if len(positions) and positions.min() < 0:
+            unknown = [name for name in track_ids if name not in self._position]
             raise StoreError(f"store {self.name!r} has no track {first_few(unknown)}")
-        failed = [name for name in track_ids if self.status[name] != "ok"]
-        if failed:
+        if self.failed and (failed := [name for name in track_ids if name in self.failed]):
             raise StoreError(
                 f"store {self.name!r} has no rows for {first_few(failed)}: "
                 f"{printable(self.failed[failed[0]])}"
             )
-        positions = np.array([self._position[name] for name in track_ids], np.int64)
         starts = self.offset[positions]
         lengths = self.offset[positions + 1] - starts
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
