@@ -33,6 +33,7 @@ def _own_surroundings(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TUNE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("TUNE_DATASET", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # which pytest-xdist sets: tables would be cut
 
 
 @pytest.fixture(scope="session")

@@ -194,7 +194,6 @@ def read_rows(
     StoreCorruptError
         On any byte that is not as written; damage never becomes numbers.
     """
-    out = np.empty((len(rows), len(layers), shape[2]), "<" + dtype)
     order = np.argsort(rows, kind="stable")
     blocks = rows[order] // CHUNK_ROWS
     cuts = np.flatnonzero(np.diff(blocks)) + 1
@@ -205,6 +204,8 @@ def read_rows(
     try:
         if is_described:
             check_metadata(folder, embeddings_metadata(shape, dtype), files)
+        # not before: a shape that the array does not bear out costs no memory
+        out = np.empty((len(rows), len(layers), shape[2]), "<" + dtype)
 
         def read(index: int) -> tuple[tuple[int, int], StoreCorruptError] | None:
             n_here = min(SHARD_ROWS, shape[0] - index * SHARD_ROWS)
