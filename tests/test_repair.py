@@ -210,11 +210,12 @@ def test_rows_of_other_stores_are_taken_before_anything_is_encoded(world):
     assert other.exists()
 
 
-def test_a_source_that_turns_out_damaged_is_passed_over(world, pristine):
+@pytest.mark.parametrize("file", [SHARD, "segments/n_samples/c/0"])  # seen late, and at once
+def test_a_source_that_turns_out_damaged_is_passed_over(world, pristine, file):
     whole = store_of(world)
     world.extract_specs([small_spec(world.encoder)], names=sorted(SECONDS)[:3])
     other = next(path for path in world.layout.store_paths() if path != whole)
-    flip(other, SHARD, 100)
+    flip(other, file, 9)
     harm(whole, SHARD, "missing")
     assert repair(world, whole).n_encoded == len(SECONDS)
     assert arrays_of(whole) == arrays_of(pristine[1])

@@ -68,8 +68,8 @@ class Making:
                 copies=self._copies(distrusted),
             )
             make_work_folder(job.work)
-            check_room([job], plan, dim=self.info.dim, hint=NO_ROOM)
             try:
+                check_room([job], plan, dim=self.info.dim, hint=NO_ROOM)
                 try:
                     encode_all(plan, [job], self.run)
                 finally:
