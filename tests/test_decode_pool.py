@@ -263,27 +263,28 @@ def test_a_worker_that_died_idle_costs_no_track(good):
         assert decoders.submit("b", good).result().facts.n_samples == TARGET
 
 
-@pytest.mark.parametrize("is_fresh", [True, False], ids=["fresh", "used"])
-def test_a_worker_that_somebody_kills_costs_no_track(vile, tmp_path, good, is_fresh):
-    unlucky = named(tmp_path, "killed-1.wav")
+@pytest.fixture(params=["fresh", "used"])
+def one_decoder(request, vile, good):
+    """A pool of one worker that has decoded nothing, or something."""
     with DecodePool(1, sample_rate_hz=TARGET) as decoders:
-        if not is_fresh:
+        if request.param == "used":
             decoders.submit("good", good).result()
-        found = decoders.submit("unlucky", unlucky).result()
+        yield decoders
+
+
+def test_a_worker_that_somebody_kills_costs_no_track(one_decoder, tmp_path):
+    unlucky = named(tmp_path, "killed-1.wav")
+    found = one_decoder.submit("unlucky", unlucky).result()
     np.testing.assert_array_equal(found.samples, decode(unlucky, sample_rate_hz=TARGET).samples)
 
 
-@pytest.mark.parametrize("is_fresh", [True, False], ids=["fresh", "used"])
-def test_a_file_of_which_two_workers_are_killed_costs_itself_only(vile, tmp_path, good, is_fresh):
+def test_a_file_of_which_two_workers_are_killed_costs_itself_only(one_decoder, tmp_path, good):
     fatal = named(tmp_path, "killed-99.wav")
-    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
-        if not is_fresh:
-            decoders.submit("good", good).result()
-        error = decoders.submit("fatal", fatal).exception()
-        assert isinstance(error, AudioError)
-        assert (error.reason, error.track_id) == ("crashed", "fatal")
-        assert "SIGKILL" in error.message
-        assert decoders.submit("good", good).result().facts.n_samples == TARGET
+    error = one_decoder.submit("fatal", fatal).exception()
+    assert isinstance(error, AudioError)
+    assert (error.reason, error.track_id) == ("crashed", "fatal")
+    assert "SIGKILL" in error.message
+    assert one_decoder.submit("good", good).result().facts.n_samples == TARGET
     assert (tmp_path / "killed-99.wav.tries").read_bytes() == b".."
 
 
