@@ -94,35 +94,26 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _sync_name_of(folder: Path) -> None:
-    """See to a folder that is there: whoever made it may have been killed before it could.
-
-    A parent that we may not read was not made by a run of ours.
-    """
-    with contextlib.suppress(PermissionError):
-        sync_folder(folder.parent)
-
-
 def make_private_folder(folder: Path, *, exist_ok: bool = False) -> None:
     """Create a folder that only its owner enters while it is being filled.
 
     Parameters
     ----------
     exist_ok
-        Leave one that is there as it is, whoever made it.
+        Leave one that is there as it is, but see to its name: whoever made it may
+        have been killed before it could.
     """
-    if exist_ok and os.path.lexists(folder):
-        _sync_name_of(folder)
-        return
     step("make-folder", folder)
-    folder.mkdir(mode=0o700)
+    with contextlib.suppress(FileExistsError) if exist_ok else contextlib.nullcontext():
+        folder.mkdir(mode=0o700)
     sync_folder(folder.parent)
 
 
 def make_folders(folder: Path) -> None:
     """Create a folder and what is missing above it, so that they survive a loss of power."""
     if folder.is_dir():
-        _sync_name_of(folder)
+        with contextlib.suppress(PermissionError):  # then no run of ours made it, nor died of it
+            sync_folder(folder.parent)
         return
     make_folders(folder.parent)
     step("make-folder", folder)

@@ -10,7 +10,6 @@ checks is done; writing one twice is harmless because units are deterministic.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -157,8 +156,7 @@ def make_work_folder(work: Path) -> None:
         plant there would be written through, or published as vectors.
     """
     for folder in (work, work / "units"):
-        with contextlib.suppress(FileExistsError):  # of a rival, between the look and the making
-            make_private_folder(folder, exist_ok=True)
+        make_private_folder(folder, exist_ok=True)
         mode = folder.lstat().st_mode
         others_write = mode & (stat.S_IWGRP | stat.S_IWOTH)
         if not stat.S_ISDIR(mode) or others_write or not os.access(folder, os.W_OK | os.X_OK):
