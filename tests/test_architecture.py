@@ -16,6 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     "errors": 0,
     "devices": 0,
+    "signals": 0,
     "specs": 1,
     "segments": 2,
     "audio": 2,

@@ -81,11 +81,12 @@ def named(tmp_path, name: str) -> Path:
 
 
 def worker_ids() -> set[int]:
-    """Processes that this one has started."""
+    """Decoders that this process has started; other tests may leave it children of other kinds."""
     return {
         int(entry)
         for thread in Path("/proc/self/task").iterdir()
         for entry in (thread / "children").read_text().split()
+        if b"tune_cache.audio" in Path(f"/proc/{entry}/cmdline").read_bytes()
     }
 
 
@@ -286,6 +287,26 @@ def test_a_file_of_which_two_workers_are_killed_costs_itself_only(one_decoder, t
     assert "SIGKILL" in error.message
     assert one_decoder.submit("good", good).result().facts.n_samples == TARGET
     assert (tmp_path / "killed-99.wav.tries").read_bytes() == b".."
+
+
+@pytest.mark.parametrize("n_kills", [1, 2])
+def test_a_worker_killed_before_it_is_ready_is_started_once_more(
+    monkeypatch, tmp_path, good, n_kills
+):
+    tries = tmp_path / "tries"
+    fatal = (
+        f"import os; tries = open({str(tries)!r}, 'ab', 0); tries.write(b'.'); "
+        f"tries.tell() <= {n_kills} and os.kill(os.getpid(), 9); "
+    )
+    monkeypatch.setattr(process, "_STARTER", fatal + process._STARTER)
+    with DecodePool(1, sample_rate_hz=TARGET) as decoders:
+        error = decoders.submit("a", good).exception()
+        assert (error is None) == (n_kills == 1)
+        if error is not None:  # it is nobody's fault, and the pool goes on
+            assert not isinstance(error, AudioError)
+            assert "ended before it began: SIGKILL" in str(error)
+        assert decoders.submit("b", good).result().facts.n_samples == TARGET
+    assert len(tries.read_bytes()) == n_kills + 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -13,8 +13,11 @@ from command_line import tune
 from small_dataset import make_small_dataset
 
 import tune_cache
+from tune_cache.cache.find import find_stores
+from tune_cache.cache.layout import Layout
+from tune_cache.cache.store import open_store
 from tune_cache.commands.show_probe import grids
-from tune_cache.errors import TaskError, UsageError
+from tune_cache.errors import StoreNotFoundError, TaskError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +193,23 @@ def test_what_tune_toml_says_holds_unless_a_flag_says_other(made):
     assert {row["probe"] for row in rows} == {"centroid 1-shot", "centroid 2-shot"}
     rows = json.loads(tune(folder, *asked, "--shots", "3").stdout)["rows"]
     assert {row["probe"] for row in rows} == {"centroid 3-shot"}
+
+
+def test_a_damaged_store_is_told_as_such_and_never_left_out_silently(made, tmp_path, caplog):
+    prefix, cache = made[0], shutil.copytree(made[1], tmp_path / "cache")
+    (store,) = (cache / "v1" / "mel").glob("seg1-*.zarr")
+    (store / "embeddings/mean/c/0/0/0").unlink()
+    asked = "probe", str(prefix), "--encoder", "mel", "--agg", "mean", "--cache-dir", str(cache)
+    found = tune(tmp_path, *asked, "--seg", "1")
+    assert found.returncode == 4
+    assert f"repair {store}" in found.stderr
+    n_tracks = len(open_store(made[1] / store.relative_to(cache)).track_ids)
+    assert f"{n_tracks} track(s) hit: " in found.stderr
+    others = tune(tmp_path, *asked)  # every length that there is
+    assert others.returncode == 0
+    assert "segment length 1 is passed over: file 'embeddings/mean/c/0/0/0'" in caplog.text
+    with pytest.raises(StoreNotFoundError, match="cannot be used"):  # perhaps, but of others
+        find_stores(Layout(cache), encoder="mel", lengths=[1], audio=dict, track_ids=["nobody"])
 
 
 def test_grids_are_told_once_a_probe(made):

@@ -139,6 +139,26 @@ def test_a_shard_that_is_gone_names_the_tracks_that_it_held(stores):
     assert caught.value.tracks == store.track_ids
 
 
+@pytest.mark.parametrize(
+    ("file", "hit"),
+    [
+        ("embeddings/mean/c/1/0/0", "tracks of it"),
+        ("tracks/audio_sha256/c/0/0", "all"),
+        ("segments/n_samples/c/0", "none"),
+        ("tracks/id_offset/c/0", "unknown"),
+        ("COMPLETE", "unknown"),
+    ],
+)
+def test_a_store_that_does_not_open_names_the_tracks_that_a_file_costs(stores, pristine, file, hit):
+    whole = open_store(pristine.good)
+    (stores.good / file).unlink()
+    with pytest.raises(StoreCorruptError) as caught:
+        open_store(stores.good)
+    assert Path(caught.value.path) == stores.good / file
+    expected = {"tracks of it": ("e.wav",), "all": whole.track_ids}.get(hit, ())
+    assert caught.value.tracks == expected
+
+
 def test_one_layer_is_read_without_a_byte_of_the_others(stores, expected, monkeypatch):
     read, real = [], os.preadv
 

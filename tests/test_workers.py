@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,14 @@ def test_a_process_that_dies_is_an_error_with_a_remedy():
     with pytest.raises(TuneCacheError, match="ended unexpectedly") as caught:
         list(run_all(make_adder, (1,), ["killed", 1], jobs=2))
     assert "--jobs" in caught.value.hint
+
+
+def test_what_ends_a_process_group_never_reaches_a_process_of_the_sweep():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    items = [signal.SIGTERM, signal.SIGINT]
+    found = dict(run_all(make_adder, (0,), items, jobs=2))
+    assert [found[place][0] for place in (0, 1)] == items
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_a_caller_that_stops_listening_stops_the_processes():

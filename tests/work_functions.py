@@ -18,6 +18,8 @@ def make_adder(amount):
             raise ZeroDivisionError("a defect")
         if item == "killed":
             os._exit(9)
+        if isinstance(item, signal.Signals):
+            os.kill(os.getpid(), item)
         return item + amount, os.getpid()
 
     return add

@@ -25,7 +25,7 @@ from types import TracebackType
 import numpy as np
 
 from tune_cache.audio.mono import DecodedAudio
-from tune_cache.audio.process import DecoderProcess, Patience
+from tune_cache.audio.process import DecoderProcess, KilledAtStartError, Patience
 from tune_cache.errors import AudioError, StoreError
 from tune_cache.specs import ChannelRule
 
@@ -192,6 +192,9 @@ class DecodePool:
                 answer = decoded
             except StoreError as error:  # of the spool: neither the file's nor the worker's
                 answer = error
+            except KilledAtStartError as error:
+                n_killed += 1
+                answer = error if n_killed == 2 or self._closed else None
             except Exception as error:  # noqa: BLE001  # belongs to whoever asks for the result
                 reason = error.reason if isinstance(error, AudioError) else "crashed"
                 if worker is not None and reason in FATAL:

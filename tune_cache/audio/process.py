@@ -11,7 +11,6 @@ SLURM, timeout) do not reach it: whoever started it decides.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -21,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +31,9 @@ from tune_cache.audio.mono import AudioFacts, DecodedAudio
 from tune_cache.audio.samples import SpooledSamples
 from tune_cache.audio.worker import HEADER
 from tune_cache.errors import AudioError, StoreError, StoreNotFoundError, TuneCacheError
+from tune_cache.signals import deaf
 
-__all__ = ["PACE", "DecoderProcess", "Patience"]
+__all__ = ["PACE", "DecoderProcess", "KilledAtStartError", "Patience"]
 
 START_SECONDS = 60.0  # of patience with a worker's imports on a busy machine
 PACE = 5  # × real time: what a file must reach beyond its first seconds; a free core does 900
@@ -76,6 +76,10 @@ class Patience:
         return f"gave {seconds:.0f} s of audio in {heard - began:.0f} s, expected {PACE} × as much"
 
 
+class KilledAtStartError(TuneCacheError):
+    """A process was killed before it was ready: by somebody, or for want of memory."""
+
+
 class DecoderProcess:
     """One decoder in a process of its own.
 
@@ -86,6 +90,8 @@ class DecoderProcess:
 
     Raises
     ------
+    KilledAtStartError
+        If it is killed before it is ready.
     TuneCacheError
         If it cannot be started.
     """
@@ -99,7 +105,7 @@ class DecoderProcess:
         mine = {"results": results, "handover": handover.fileno()}
         arguments = (json.dumps(sys.path), json.dumps({**settings, **mine}))
         try:
-            with _deaf():
+            with deaf():
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _STARTER, *arguments],
                     stdin=orders,
@@ -118,7 +124,12 @@ class DecoderProcess:
             self._read(memoryview(bytearray(1)), time.monotonic() + START_SECONDS)
         except (EOFError, TimeoutError) as error:
             self.close()
-            raise TuneCacheError(
+            kind = (
+                KilledAtStartError
+                if isinstance(error, EOFError) and self.was_killed
+                else TuneCacheError
+            )
+            raise kind(
                 f"a decoder process ended before it began: {self._fate()}",
                 hint=f"try: {sys.executable} -c 'import tune_cache.audio.worker'",
             ) from error
@@ -225,13 +236,3 @@ class DecoderProcess:
         """How the process ended, after its pipe did."""
         code = self._process.wait()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Hold back what ends a process group: what is started here never hears of it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from tune_cache.cache.blame import readable_part
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.plan import PlannedTrack
 from tune_cache.cache.store import Store, open_store
 from tune_cache.errors import (
     StoreAmbiguousError,
+    StoreCorruptError,
     StoreError,
     StoreNotFoundError,
     first_few,
@@ -117,12 +119,15 @@ def find_stores(
     ------
     StoreNotFoundError
         If none serves, saying what the nearest lacks.
+    StoreCorruptError
+        If none serves, and one would that is damaged.
     StoreAmbiguousError
         If several encodings serve at one length.
     """
     wanted = [("full" if length == "full" else f"{length:.6g}") for length in lengths]
     candidates: list[Store] = []
     near: list[str] = []
+    damaged: dict[str, StoreCorruptError] = {}
     for path in layout.store_paths():
         if path.parent.name != encoder:
             continue
@@ -134,6 +139,8 @@ def find_stores(
                 continue
             known = set(store.track_ids)
         except StoreError as error:  # it may be of other tracks: told only if nothing serves
+            if isinstance(error, StoreCorruptError) and _would_serve(path, track_ids, serves):
+                damaged.setdefault(path.name.removeprefix("seg").split("-")[0], error)
             near.append(f"{path.name} cannot be used: {error}")
             continue
         if pooling not in store.poolings:
@@ -152,7 +159,22 @@ def find_stores(
                 )
             continue
         candidates.append(store)
+    for label in damaged.keys() - {store.spec.segments.label for store in candidates}:
+        if wanted or not candidates:
+            raise damaged[label]
+        logger.warning("segment length %s is passed over: %s", label, damaged[label])
     return _one_a_length(candidates, track_ids, wanted, near, encoder, remedy)
+
+
+def _would_serve(path: Path, track_ids: Sequence[str], serves: Callable[[StoreSpec], bool]) -> bool:
+    """Whether a store that does not open has these tracks, as far as that can be read."""
+    store = readable_part(path)
+    if store is None or not serves(store.spec):
+        return False
+    try:
+        return set(store.track_ids).issuperset(track_ids)
+    except StoreError:
+        return False
 
 
 def _differ(left: Store, right: Store, track_ids: Sequence[str]) -> bool:

@@ -134,7 +134,8 @@ def open_files(path: Path) -> Files:
     StoreError
         If another user keeps it private.
     StoreCorruptError
-        If a file is missing, linked, or of another length than listed.
+        If a file is missing, linked, or of another length than listed; its tracks are
+        named as far as they can be read.
     """
     hold = hold_store(path)
     try:
@@ -155,7 +156,11 @@ def open_files(path: Path) -> Files:
     if "zarr.json" not in files.listed:
         raise corrupt(path / "files.json", f"'files.json' of store {str(path)!r} lists no store")
     for name, problem in differing_sizes(files).items():
-        raise corrupt(path / name, f"file {name!r} of store {str(path)!r} {problem}")
+        from tune_cache.cache.blame import tracks_hit  # which reads stores
+
+        damage = corrupt(path / name, f"file {name!r} of store {str(path)!r} {problem}")
+        damage.tracks = tracks_hit(path, name)
+        raise damage
     try:
         files.read(path / "zarr.json")
     except OSError as error:

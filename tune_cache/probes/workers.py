@@ -5,7 +5,8 @@ Conventions
 Processes are spawned, never forked: a fork of a process with BLAS threads may
 hang. Each makes its own function; items and results travel. An item that raises
 an error of ours costs itself: the error comes back in place of its result; any
-other ends everything. Several BLAS threads in several processes fight each
+other ends everything. Signals that end a whole process group reach the caller
+only, which ends the others. Several BLAS threads in several processes fight each
 other, hence one each.
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -22,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from tune_cache.errors import TuneCacheError
+from tune_cache.signals import deaf
 
 __all__ = ["jobs_for", "run_all"]
 
@@ -69,9 +70,10 @@ def run_all(
         jobs, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(make, given)
     )
     try:
-        places: dict[Future[Any], int] = {
-            pool.submit(_call, item): place for place, item in enumerate(items)
-        }
+        with deaf():  # the first order starts all processes
+            places: dict[Future[Any], int] = {
+                pool.submit(_call, item): place for place, item in enumerate(items)
+            }
         while places:
             done, _ = wait(places, return_when=FIRST_COMPLETED)
             for future in done:
@@ -79,7 +81,7 @@ def run_all(
         pool.shutdown()
     except BaseException as error:  # a caller that is interrupted waits for no item
         for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
+            process.kill()  # nothing of theirs is half done: files appear whole
         # for the pool's thread: whoever else reaps a process takes its exit code from us
         pool.shutdown(wait=True, cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
@@ -108,9 +110,8 @@ def _call(item: Any) -> Any:
 
 
 def _begin(make: Callable[..., Function], given: tuple[Any, ...]) -> None:
-    """Set up a process of its own: quiet on Ctrl-C, gone with its parent, one thread."""
+    """Set up a process of its own: gone with its parent, one thread."""
     global _function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
