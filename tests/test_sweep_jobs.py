@@ -28,12 +28,15 @@ TRAINS = [
 
 
 @pytest.mark.parametrize("changed", TRAINS, ids=str)
-def test_what_is_trained_on_a_gpu_is_trained_by_one_process(monkeypatch, changed):
+def test_what_is_trained_on_a_gpu_is_trained_by_one_process(monkeypatch, caplog, changed):
     groups = [[cell()], [cell(**changed)], [cell()]]
-    for device, n_jobs in (("cuda", 1), ("cpu", 3)):
+    for device, n_jobs in (("cpu", 3), ("cuda", 1)):
+        assert caplog.text == ""
         monkeypatch.setattr(sweep_jobs, "likely_device", lambda name, device=device: device)
-        assert jobs_of(3, groups) == n_jobs
         assert jobs_of(3, [[cell()]] * 3) == 3
+        assert jobs_of(None, groups) == 1
+        assert jobs_of(3, groups) == n_jobs
+    assert "one process instead of 3" in caplog.text
 
 
 @pytest.mark.parametrize("changed", TRAINS, ids=str)

@@ -8,6 +8,7 @@ and the cells of one GPU wait for each other anyway.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from tune_cache.aggregation.registry import TRAINED
@@ -19,10 +20,14 @@ from tune_cache.probes.workshop import is_joint
 
 __all__ = ["jobs_of", "trains_on_gpu"]
 
+logger = logging.getLogger(__name__)
+
 
 def jobs_of(asked: int | None, groups: Sequence[Sequence[Cell]]) -> int:
     """Number of processes for groups of cells, as :func:`~tune_cache.probes.workers.jobs_for`."""
     on_gpu = any(trains_on_gpu(cell) for group in groups for cell in group[:1])
+    if on_gpu and asked is not None and asked > 1:
+        logger.warning("one process instead of %d: a GPU trains, and its cells would wait", asked)
     return 1 if on_gpu else jobs_for(asked, len(groups))
 
 
