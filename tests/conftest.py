@@ -20,12 +20,12 @@ ROOM_BYTES = 8 << 30  # the suite leaves up to 2 GB at once
 def pytest_configure(config: pytest.Config) -> None:
     """Work in memory where there is plenty: half of the suite's time is fsync.
 
-    `make torture` stays on the disk, and so does whoever sets TMPDIR or --basetemp.
+    What a lost power leaves is told by a model, from the calls: no test needs a real disk.
+    Whoever wants one sets TMPDIR or --basetemp.
     """
     if hasattr(config, "workerinput") or config.option.basetemp or "TMPDIR" in os.environ:
         return
-    is_plenty = MEMORY.is_dir() and min(_free_bytes()) >= ROOM_BYTES
-    if is_plenty and not os.environ.get("TUNE_TORTURE"):
+    if MEMORY.is_dir() and min(_free_bytes()) >= ROOM_BYTES:
         os.environ["TMPDIR"] = str(MEMORY)
         tempfile.tempdir = None  # it may have been asked for already
 
