@@ -156,6 +156,17 @@ def best_of(run: Callable[[], Any], repeats: int = 5) -> float:
     return min(taken)
 
 
+def best_of_each(path: Path, *runs: Callable[[], Any]) -> list[float]:
+    """Seconds of each run, all of it read from the disk; the better of two, in turn."""
+    taken = []
+    for run in runs * 2:
+        forget(path)
+        start = time.perf_counter()
+        assert run() is not False
+        taken.append(time.perf_counter() - start)
+    return [min(taken[place :: len(runs)]) for place in range(len(runs))]
+
+
 def layer_ranges(store: Path) -> list[tuple[Path, int, int]]:
     """Where the bytes of one layer lie: file, offset, length, in order."""
     ranges = []
@@ -212,8 +223,8 @@ def mean_here(path: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "bytes": peak_bytes()}
 
 
-def costs_of_units(folder: Path) -> str:
-    """Seconds that a unit of 27 MB costs: committed, read again and assembled into a store."""
+def costs_of_units(folder: Path) -> tuple[float, float]:
+    """Seconds that a unit of 27 MB costs: committed; read again and assembled into a store."""
     spec, n_rows, n_here = made_up_spec(), ROWS_OF_A_UNIT, ROWS_OF_A_UNIT // TRACKS_OF_A_UNIT
     outcomes = [
         outcome_of(number, f"{number:06}.mp3", n_here)
@@ -244,19 +255,8 @@ def costs_of_units(folder: Path) -> str:
     start = time.perf_counter()
     assemble(folder / "store.zarr", assembly_of(spec, outcomes, rows))
     assembled = (time.perf_counter() - start) / N_UNITS
-    data = rows_of(0, n_rows).tobytes()
-    start = time.perf_counter()
-    for index in range(N_UNITS):
-        with (folder / f"{index}.bin").open("wb", buffering=0) as file:
-            file.write(data)
-            os.fsync(file.fileno())
-    plain = (time.perf_counter() - start) / N_UNITS
     shutil.rmtree(folder)
-    commit = float(np.median(committed))
-    return (
-        f"{commit * 1e3:.0f} + {assembled * 1e3:.0f} ms "
-        f"(write and fsync of as many bytes, alone: {plain * 1e3:.0f} each time)"
-    )
+    return float(np.median(committed)), assembled
 
 
 def large(path: Path, n_tracks: int, n_rows: int) -> dict[str, str]:
@@ -286,14 +286,9 @@ def large(path: Path, n_tracks: int, n_rows: int) -> dict[str, str]:
     pread_all(layer_ranges(path))
     cold_raw = time.perf_counter() - start
     mean = mean_in_a_process(path)
-    forget(path)
-    start = time.perf_counter()
-    assert verify_store(path).is_ok
-    verified = time.perf_counter() - start
-    forget(path)
-    start = time.perf_counter()
-    read_whole(path)
-    plain = time.perf_counter() - start
+    verified, plain = best_of_each(path, lambda: verify_store(path).is_ok, lambda: read_whole(path))
+    costs = [costs_of_units(path.with_name("units")) for _ in range(2)]
+    committed, assembled = map(min, zip(*costs, strict=True))
     shutil.rmtree(path)
     return {
         "GB": f"{n_stored / 1e9:.1f}",
@@ -310,8 +305,8 @@ def large(path: Path, n_tracks: int, n_rows: int) -> dict[str, str]:
             f"(read and nothing else: {n_stored / 1e6 / plain:.0f})"
         ),
         "written, hashed and synchronised to this disk": f"{n_stored / 1e6 / written:.0f} MB/s",
-        "a unit of 27 MB: committed + read again and assembled, ≤ 250 ms": costs_of_units(
-            path.with_name("units")
+        "a unit of 27 MB: committed + read again and assembled, ≤ 250 ms": (
+            f"{committed * 1e3:.0f} + {assembled * 1e3:.0f} ms"
         ),
     }
 

@@ -234,13 +234,14 @@ def test_shards_hold_exactly_what_the_arithmetic_says(tmp_path, n_rows, dtype):
     n_layers, dim = 2, 3
     values = np.random.default_rng(n_rows).standard_normal((n_rows, n_layers, dim))
     values = values.astype("<" + dtype)
-    with ThreadPoolExecutor(1) as hashing:
-        writer = _Writer(tmp_path, hashing)
+    with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing:
+        writer = _Writer(tmp_path, hashing, writing)
         array = writer.create(
             "e", values.shape, dtype, chunks=(256, 1, dim), shards=(1024, n_layers, dim)
         )
         array[...] = values
         writer.flush()
+        writer.settle()
     metadata = json.loads((tmp_path / "e/zarr.json").read_text())
     assert metadata == array_metadata(values.shape, dtype, (256, 1, dim), (1024, n_layers, dim))
     for index in range(-(-n_rows // SHARD_ROWS)):

@@ -2,17 +2,18 @@
 
 Conventions
 -----------
-Rows are streamed shard by shard: never more than one shard and one unit are
-held. zarr encodes each shard into memory; the bytes are written with the
-discipline of :mod:`tune_cache.cache.disk` into a private folder, ``COMPLETE``
-last, and the folder is renamed.
+Rows are streamed shard by shard: never more than one unit and two shards are
+held, one that zarr encodes into memory and one whose bytes are written meanwhile,
+with the discipline of :mod:`tune_cache.cache.disk`, into a private folder;
+``COMPLETE`` is last, and the folder is renamed. One thread writes, in the order
+of the shards.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,16 @@ class _Writer:
     ----------
     hashing
         Where hashes are taken while the same bytes are encoded or written.
+    writing
+        One thread, where files are written while the next are encoded.
     """
 
-    def __init__(self, folder: Path, hashing: Executor) -> None:
+    def __init__(self, folder: Path, hashing: Executor, writing: Executor) -> None:
         from zarr.storage import MemoryStore
 
         self.folder = folder
-        self.hashing = hashing
+        self.hashing, self.writing = hashing, writing
+        self.begun: Future[None] | None = None
         self.files: dict[str, dict[str, Any]] = {}
         self.beside: dict[str, dict[str, Any]] = {}  # outside the digests: the ledger
         self.n_layers: dict[str, int] = {}  # of sharded arrays
@@ -103,16 +107,34 @@ class _Writer:
         self.made: set[Path] = set()
 
     def flush(self) -> None:
-        """Write all files encoded so far and forget their bytes."""
+        """Begin to write all files encoded so far, when those of before are; forget their bytes."""
+        self.settle()
+        files = []
         for name in list(self.buffers):
             if name == "zarr.json":
                 continue  # of the root group: written last, with its attributes
             if name not in self.files:
-                self.write(name, self.buffers[name].to_bytes())
+                files.append((name, self.buffers[name].to_bytes()))
             if not name.endswith("/zarr.json"):
                 del self.buffers[name]
+        self.begun = self.writing.submit(self._write_all, files)
+
+    def settle(self) -> None:
+        """Wait for what was begun, and raise what became of it."""
+        begun, self.begun = self.begun, None
+        if begun is not None:
+            begun.result()
 
     def write(self, name: str, data: bytes, *, listed: bool = True) -> None:
+        """Write one file after all others so far."""
+        self.settle()
+        self._write(name, data, listed=listed)
+
+    def _write_all(self, files: Sequence[tuple[str, bytes]]) -> None:
+        for name, data in files:
+            self._write(name, data)
+
+    def _write(self, name: str, data: bytes, *, listed: bool = True) -> None:
         path = self.folder / name
         if path.parent not in self.made:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,8 +201,8 @@ def assemble(final: Path, assembly: Assembly) -> bool:
 
 
 def _fill(folder: Path, assembly: Assembly) -> None:
-    with ThreadPoolExecutor(1) as hashing:
-        _fill_with(_Writer(folder, hashing), assembly)
+    with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing:
+        _fill_with(_Writer(folder, hashing, writing), assembly)
 
 
 def _fill_with(writer: _Writer, assembly: Assembly) -> None:

@@ -43,6 +43,12 @@ from tune_cache.errors import StoreCorruptError
 __all__ = ["Shard", "all_finite", "read_rows", "tracks_between"]
 
 ORDER = np.arange(CHUNK_ROWS)
+CRC = struct.Struct("<I")
+# bits as numbers with a sign and without, those of infinity, and the sign's
+BITS: dict[int, tuple[np.dtype[Any], np.dtype[Any], int, int]] = {
+    2: (np.dtype("<i2"), np.dtype("<u2"), 0x7C00, 1 << 15),
+    4: (np.dtype("<i4"), np.dtype("<u4"), 0x7F800000, 1 << 31),
+}
 MANY_SHARDS = 4  # below, threads are not worth starting
 MOST_THREADS = 8
 
@@ -62,7 +68,7 @@ class Shard:
         self, path: Path, n_rows: int, n_layers: int, dim: int, dtype: str, files: Files | None
     ) -> None:
         self.path, self.dim, self.dtype = path, dim, np.dtype("<" + dtype)
-        self.n_layers = n_layers
+        self.n_layers, self.chunk_n_bytes = n_layers, inner_n_bytes(dim, dtype)
         self.listed = files.crc32c(path) if files else ""
         try:
             self.descriptor = files.open(path) if files else os.open(path, READ_FLAGS)
@@ -80,7 +86,7 @@ class Shard:
             n_index = n_entries * INDEX_ENTRY_BYTES + CRC_BYTES
             data = os.pread(self.descriptor, n_index, n_bytes - n_index)
             view = checked(path, data, n_index, "the index")
-            self.index = np.frombuffer(view, "<u8").reshape(-1, n_layers, 2)
+            self.places: list[list[int]] = np.frombuffer(view, "<u8").reshape(-1, 2).tolist()
             self.limit = n_bytes - n_index
         except BaseException:
             self.close()
@@ -98,21 +104,20 @@ class Shard:
         """
         import google_crc32c
 
-        n_bytes = inner_n_bytes(self.dim, str(self.dtype))
-        offset, length = (int(value) for value in self.index[block, layer])
-        if offset == ABSENT or length != n_bytes or offset + length > self.limit:
-            raise unreadable(self.path, f"has no valid place for chunk {block} of layer {layer}")
+        number = block * self.n_layers + layer
+        what = f"chunk {block} of layer {layer}"
+        offset, length = self.places[number]
+        if offset == ABSENT or length != self.chunk_n_bytes or offset + length > self.limit:
+            raise unreadable(self.path, f"has no valid place for {what}")
         rows = np.empty((CHUNK_ROWS, self.dim), self.dtype) if into is None else into
         sum_bytes = bytearray(CRC_BYTES)
-        what = f"chunk {block} of layer {layer}"
         n_read = os.preadv(self.descriptor, [rows.data.cast("B"), sum_bytes], offset)
-        if n_read != n_bytes:
-            raise unreadable(self.path, f"holds {n_read} bytes of {what}, expected {n_bytes}")
-        (stated,) = struct.unpack("<I", sum_bytes)
+        if n_read != length:
+            raise unreadable(self.path, f"holds {n_read} bytes of {what}, expected {length}")
+        (stated,) = CRC.unpack(sum_bytes)
         if google_crc32c.value(rows) != stated:
             raise unreadable(self.path, f"fails the checksum of {what}")
-        place = 8 * (block * self.n_layers + layer)
-        listed = self.listed[place : place + 8]
+        listed = self.listed[8 * number : 8 * number + 8]
         if listed and listed != f"{stated:08x}":
             raise unreadable(self.path, f"holds another {what} than was written")
         return rows
@@ -125,12 +130,9 @@ def all_finite(values: npt.NDArray[Any]) -> bool:
     exponent is set. Read with a sign, negative values are small; without, the
     negative ones are the largest: two maxima see both ends.
     """
-    signed, unsigned, infinity = {2: ("<i2", "<u2", 0x7C00), 4: ("<i4", "<u4", 0x7F800000)}[
-        values.dtype.itemsize
-    ]
+    signed, unsigned, infinity, sign = BITS[values.dtype.itemsize]
     if values.size == 0:
         return True
-    sign = 1 << (8 * values.dtype.itemsize - 1)
     highest, lowest = values.view(signed).max(), values.view(unsigned).max()
     return bool(highest < infinity and lowest < sign + infinity)
 
@@ -262,7 +264,7 @@ class _Reader:
         first = int(places[0])
         # a chunk whose rows are wanted in their order goes where it belongs, without a copy
         whole = len(self.layers) == 1 and len(within) == CHUNK_ROWS
-        if whole and (within == ORDER).all() and (places == first + ORDER).all():
+        if whole and np.array_equal(within, ORDER) and np.array_equal(places, first + ORDER):
             found = shard.chunk(inner, self.layers[0], self.out[first : first + CHUNK_ROWS, 0])
             are_finite = all_finite(found)
         else:

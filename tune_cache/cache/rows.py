@@ -97,7 +97,8 @@ def _of_unit(unit: JournalUnit, track_ids: Sequence[str], pooling: str) -> Rows:
     """Rows of some tracks of a unit."""
     offsets = np.concatenate([[0], np.cumsum([o.n_rows for o in unit.outcomes])])
     place = {outcome.track_id: i for i, outcome in enumerate(unit.outcomes)}
-    rows = np.concatenate(
-        [np.arange(offsets[i], offsets[i + 1]) for i in (place[name] for name in track_ids)]
-    )
+    places = [place[name] for name in track_ids]
+    rows: slice | npt.NDArray[np.int64] = slice(offsets[places[0]], offsets[places[-1] + 1])
+    if places != list(range(places[0], places[-1] + 1)):  # else a view, not a copy
+        rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in places])
     return Rows(unit.embeddings[pooling][rows], unit.start_sample[rows], unit.n_samples[rows])
