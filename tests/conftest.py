@@ -18,12 +18,17 @@ ROOM_BYTES = 8 << 30  # the suite leaves up to 2 GB at once
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Work in memory where there is plenty: half of the suite's time is fsync.
+    """One thread a process; and work in memory where there is plenty: much of the time is fsync.
 
     What a lost power leaves is told by a model, from the calls: no test needs a real disk.
     Whoever wants one sets TMPDIR or --basetemp.
     """
-    if hasattr(config, "workerinput") or config.option.basetemp or "TMPDIR" in os.environ:
+    if hasattr(config, "workerinput"):
+        return
+    if (config.getoption("numprocesses", None) or 1) > 1:
+        for library in ("OMP", "OPENBLAS", "MKL"):  # several processes' threads fight each other
+            os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    if config.option.basetemp or "TMPDIR" in os.environ:
         return
     if MEMORY.is_dir() and min(_free_bytes()) >= ROOM_BYTES:
         os.environ["TMPDIR"] = str(MEMORY)
