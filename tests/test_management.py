@@ -20,7 +20,7 @@ from small_dataset import N_TRACKS, make_small_dataset
 from world import LENGTHS, RATE, World, arrays_of, make_old, toy_spec, write_track
 
 import tune_cache
-from tune_cache.cache import holds, inventory, locks, usage
+from tune_cache.cache import holds, inventory, locks, removal, usage
 from tune_cache.cache.holds import hold_store, holders, sole_hold
 from tune_cache.cache.layout import lock_path, repair_root
 from tune_cache.cache.locks import Claims, alone, claimed_units
@@ -208,9 +208,72 @@ def test_damaged_stores_can_be_removed_and_strangers_folders_cannot(world, tmp_p
         rm(world, str(tmp_path / "nothing"), yes=True)
     linked = path.with_name("linked.zarr")
     linked.symlink_to(folder)
-    with pytest.raises(UsageError):
-        rm(world, str(linked), yes=True)
+    assert rm(world, str(linked), yes=True)[0].is_removed
+    assert not linked.is_symlink()
     assert (folder / "zarr.json").exists()
+
+
+def link_away(path: Path, place: Path, *, relative: bool = False) -> None:
+    """Move a store to another place and leave a link to it, as for another disk."""
+    path.rename(place)
+    path.symlink_to(os.path.relpath(place, path.parent) if relative else place)
+
+
+@pytest.mark.parametrize("verb", ["rm", "prune"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_of_a_linked_store_only_the_link_is_removed(world, tmp_path, verb, relative):
+    path = world.extract()[0].path
+    place = tmp_path / "another disk"
+    link_away(path, place, relative=relative)
+
+    def remove(yes: bool):
+        if verb == "rm":
+            return rm(world, path.name, yes=yes)
+        return prune(world, older_than=0, yes=yes)
+
+    (shown,) = remove(False)
+    assert f"is left at {str(place)!r}" in shown.why
+    assert path.is_symlink()
+    reader = open_store(place)  # whichever name it was opened by
+    (left,) = remove(True)
+    assert "is being read by" in left.problem
+    assert path.is_symlink()
+    del reader
+    (gone,) = remove(True)
+    assert (gone.is_removed, gone.problem) == (True, "")
+    assert f"is left at {str(place)!r}" in gone.why
+    assert [p.name for p in path.parent.iterdir()] == [lock_path(path).name]
+    assert open_store(place).read(NAMES)
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_that_an_earlier_version_left_half_removed_goes_as_an_orphan(
+    world, tmp_path, dangling
+):
+    path = world.extract()[0].path
+    place = tmp_path / "another disk"
+    link_away(path, place)
+    path.rename(path.with_name(f".{path.name}.here.99999.abcd1234.removing"))
+    if dangling:
+        place.rename(tmp_path / "elsewhere")
+    (gone,) = prune(world, orphans=True, yes=True)
+    assert (gone.kind, gone.is_removed, gone.problem) == ("removing", True, "")
+    assert prune(world, orphans=True) == []
+    assert place.exists() != dangling
+
+
+def test_what_cannot_be_removed_after_a_repair_is_not_said_to_be_read(world, monkeypatch):
+    path = world.extract()[0].path
+    staged = repair_root(path) / "v1" / "toy" / path.name
+    staged.parent.mkdir(parents=True)
+    shutil.copytree(path, staged)
+
+    def refuse(old, new):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(removal, "rename_folder", refuse)
+    (left,) = prune(world, orphans=True, yes=True)
+    assert left.problem == "cannot be removed: Permission denied"
 
 
 def prune(world: World, **options):

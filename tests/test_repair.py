@@ -22,6 +22,7 @@ from torture import repetitions
 from world import InlineDecoders, World, arrays_of, inline_decoders
 
 from tune_cache.cache import disk, preflight
+from tune_cache.cache import repair as repairing
 from tune_cache.cache.consistency import scope_of
 from tune_cache.cache.holds import hold_store
 from tune_cache.cache.layout import repair_root
@@ -322,6 +323,38 @@ def test_a_reader_of_the_damaged_store_goes_on_with_what_it_opened(world, pristi
     del reader, again
     assert repair(world, path) is None
     assert leftovers(world) == []
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_linked_store_is_replaced_and_its_folder_left(
+    world, pristine, tmp_path, monkeypatch, relative, can_exchange
+):
+    path, place = store_of(world), tmp_path / "another disk"
+    path.rename(place)
+    path.symlink_to(os.path.relpath(place, path.parent) if relative else place)
+    flip(path, SECOND_SHARD, 100)
+    if not can_exchange:
+        monkeypatch.setattr(disk, "_exchange", lambda left, right: False)
+    reader = open_store(path)  # of a folder that is not removed
+    done = repair(world, path)
+    assert done.kept is None
+    assert done.left.endswith(f"its folder is left at {str(place)!r}")
+    assert not path.is_symlink()
+    assert arrays_of(path) == arrays_of(pristine[1])
+    assert reader.read(["a.wav"])
+    assert not verify_store(place).is_ok
+    assert leftovers(world) == []
+
+
+def test_a_damaged_store_that_cannot_be_removed_is_not_said_to_be_read(world, monkeypatch):
+    path = store_of(world)
+    flip(path, SECOND_SHARD, 100)
+    monkeypatch.setattr(repairing, "remove_store", lambda path: "cannot be removed: Denied")
+    done = repair(world, path)
+    assert done.kept is None
+    assert "cannot be removed: Denied" in done.left
+    assert verify_store(path).is_ok
 
 
 def forked(act) -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "make_private_folder",
     "observed",
     "publish_folder",
+    "remove_link",
     "remove_tree",
     "rename_folder",
     "swap_folders",
@@ -255,6 +256,19 @@ def touch(path: Path) -> None:
     """Set a file's time to now, where it is there and may be changed; nothing depends on it."""
     with contextlib.suppress(OSError):
         os.utime(path, follow_symlinks=False)
+
+
+def remove_link(link: Path) -> None:
+    """Remove a symbolic link, durably, and nothing of what it points to.
+
+    Raises
+    ------
+    OSError
+        As the system says it.
+    """
+    step("remove", link)
+    link.unlink(missing_ok=True)
+    sync_folder(link.parent)
 
 
 def remove_tree(folder: Path) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tune_cache.errors import StoreNotFoundError
 
-__all__ = ["Hold", "hold_store", "holders", "nothing_at", "sole_hold"]
+__all__ = ["Hold", "hold_store", "holders", "is_held", "nothing_at", "sole_hold"]
 
 COMPLETE = "COMPLETE"
 LOCKS = Path("/proc/locks")
@@ -184,6 +184,12 @@ def sole_hold(path: Path) -> Iterator[bool]:
         yield free
     finally:
         _close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody reads a store, as far as locks reach."""
+    with sole_hold(path) as is_free:
+        return not is_free
 
 
 def holders(path: Path) -> list[int]:

@@ -4,14 +4,15 @@ Conventions
 -----------
 A folder is renamed first and deleted then: whoever has it open goes on reading
 or gets an error, whoever comes later finds nothing, and a deletion that was
-interrupted is told by its name.
+interrupted is told by its name. Of a folder that is a symbolic link, only the
+link is removed.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tune_cache.cache.disk import remove_tree, rename_folder, unique_suffix
+from tune_cache.cache.disk import remove_link, remove_tree, rename_folder, unique_suffix
 from tune_cache.cache.holds import holders, sole_hold
 
 __all__ = ["REMOVING_SUFFIX", "remove_folder", "remove_store", "said_holders"]
@@ -48,6 +49,12 @@ def remove_store(path: Path) -> str:
 
 def remove_folder(path: Path) -> str:
     """Rename a folder and delete it; empty, or why it is still there."""
+    if path.is_symlink():
+        try:
+            remove_link(path)
+        except OSError as error:
+            return f"cannot be removed: {error.strerror or error}"
+        return ""
     if path.name.endswith(REMOVING_SUFFIX):
         aside = path
     else:

@@ -12,6 +12,7 @@ anywhere, the same command goes on.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from tune_cache.cache.disk import (
     swap_folders,
     unique_suffix,
 )
+from tune_cache.cache.holds import is_held
 from tune_cache.cache.layout import Layout, lock_path, repair_root
 from tune_cache.cache.locks import Claims
 from tune_cache.cache.plan import PlannedTrack
@@ -71,6 +73,8 @@ class Repair:
         None where that cannot be told.
     kept
         Where the damaged store lies while somebody still reads it.
+    left
+        What of it nobody reads and is there all the same, and where: a sentence.
     """
 
     path: Path
@@ -81,6 +85,7 @@ class Repair:
     failed: dict[str, str] = field(default_factory=dict)
     is_same: bool | None = True
     kept: Path | None = None
+    left: str = ""
 
 
 def damaged_tracks(found: Verification) -> dict[str, str]:
@@ -116,17 +121,25 @@ def finish_swap(final: Path) -> None:
         return
 
 
-def clean_after(final: Path) -> Path | None:
-    """Remove what a repair left beside a store, unless somebody still reads it: then where."""
+def clean_after(final: Path) -> tuple[Path | None, str]:
+    """Remove what a repair left beside a store, unless somebody still reads it.
+
+    Returns
+    -------
+    what is still there, and why; None and empty where nothing is.
+    """
     root = repair_root(final)
     for half_gone in sorted(final.parent.glob(f".{final.name}.*{REMOVING_SUFFIX}")):
         remove_folder(half_gone)
     for old in sorted(root.glob("v1/*/*.zarr*")):
-        if old.is_dir() and (old / "COMPLETE").exists() and remove_store(old):
-            return old
-    if root.is_dir():
-        remove_folder(root)
-    return None
+        if old.is_symlink():
+            continue  # it goes with the folder it lies in, what it points to stays
+        if old.is_dir() and (old / "COMPLETE").exists():
+            problem = remove_store(old)
+            if problem:
+                return old, problem
+    problem = remove_folder(root) if root.is_dir() else ""
+    return (root, problem) if problem else (None, "")
 
 
 def repair_store(
@@ -244,9 +257,17 @@ def _put_in_place(found: Verification, staged: Path, making: Making) -> Repair:
     for held in (found.store, new.store):  # a removal asks who still reads
         if held is not None:
             held.files.hold.close()
+    left = ""
     if is_better:
+        if final.is_symlink():
+            left = (
+                f"the damaged store was a link; its folder is left at {os.path.realpath(final)!r}"
+            )
         _swap(staged, final, new.inode)
-    kept = clean_after(final)
+    kept, problem = clean_after(final)
+    if kept and not is_held(kept):
+        left = f"what was replaced is left at {str(kept)!r}: it {problem}"
+        kept = None
     store = open_store(final)
     return Repair(
         path=final,
@@ -257,6 +278,7 @@ def _put_in_place(found: Verification, staged: Path, making: Making) -> Repair:
         failed=store.failed,
         is_same=is_same,
         kept=kept,
+        left=left,
     )
 
 

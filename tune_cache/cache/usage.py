@@ -103,7 +103,7 @@ def items_of(layout: Layout) -> Iterator[Item]:
 
 def _kind(path: Path) -> tuple[Kind, Path]:
     match = HIDDEN.fullmatch(path.name)
-    if match and path.is_dir():
+    if match and (path.is_dir() or path.is_symlink()):
         return KINDS[match["kind"]], path.with_name(match["store"])
     is_store = path.name.endswith(STORE_SUFFIX) and not path.name.startswith(".")
     return ("store" if is_store and path.is_dir() else "other"), path

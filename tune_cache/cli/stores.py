@@ -98,7 +98,8 @@ def repair(
     """Replace a damaged store: damaged tracks are encoded again, all others copied."""
     from tune_cache.commands.integrity import cache_repair
     from tune_cache.commands.show_caches import repaired
-    from tune_cache.commands.terminal import ExtractProgress, ReadingProgress
+    from tune_cache.commands.terminal import ExtractProgress, ReadingProgress, say
+    from tune_cache.errors import printable
 
     with ExtractProgress() as progress:
         found = cache_repair(
@@ -115,6 +116,8 @@ def repair(
             on_progress=progress,
         )
     typer.echo(repaired(found, as_json=json))
+    if found.repair is not None and found.repair.left:
+        say(printable(found.repair.left))
     if found.repair is not None and found.repair.failed:
         raise typer.Exit(SOME_FAILED)
 

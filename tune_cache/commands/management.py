@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -197,7 +198,7 @@ def _check_ours(path: Path, layout: Layout) -> None:
     """Refuse to remove a folder that may be somebody else's."""
     is_in_cache = path.parent.parent == layout.v1
     has_marks = all((path / mark).is_file() for mark in MARKS)
-    if path.is_symlink() or not (is_in_cache or has_marks):
+    if not (is_in_cache or has_marks):
         raise UsageError(
             f"{str(path)!r} is not in the cache, and no whole store either",
             hint="remove it by hand if that is what you want",
@@ -292,6 +293,8 @@ def parse_age(value: str | float) -> float:
 def _removed(path: Path, kind: Kind, why: str, *, yes: bool, store: Path | None = None) -> Removal:
     """Remove one thing, or say what would be."""
     n_bytes = size_of(path)[0]
+    if path.is_symlink():
+        why += f"; it is a link, and what it points to is left at {os.path.realpath(path)!r}"
     problem = ""
     if not yes:
         problem = said_holders(path) if kind == "store" and holders(path) else ""
@@ -304,8 +307,7 @@ def _removed(path: Path, kind: Kind, why: str, *, yes: bool, store: Path | None 
             if not is_free:
                 problem = "is being worked on"
             elif kind == "repair":
-                kept = clean_after(store or path)
-                problem = said_holders(kept) if kept else ""
+                _, problem = clean_after(store or path)
             else:
                 problem = remove_folder(path)
     return Removal(
