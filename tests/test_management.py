@@ -519,6 +519,16 @@ def test_status_counts_failures_and_names_damage(world):
     assert "embeddings/mean/c/0/0/0" in row.problem
 
 
+def test_status_looks_at_what_a_store_is_and_not_at_its_name(world):
+    one, two = (outcome.path for outcome in world.extract(1.0, 2.0))
+    shutil.rmtree(one)
+    two.rename(one)
+    (row,) = progress_of(world.layout, audio_of(world), encoder="toy", labels=["1"])
+    assert (row.state, row.n_there) == ("damaged", 0)
+    assert f"{str(one)!r} holds another store than its name says" in row.problem
+    assert f"belongs at 'toy/{two.name}'" in row.problem
+
+
 def test_status_tells_how_far_a_journal_is_and_who_is_at_it(world):
     final = unfinished(world)
     work = world.layout.work_path(final)

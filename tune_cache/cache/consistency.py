@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.salvage import ORIGINALS, SMALL, Salvage
 from tune_cache.cache.shards import SHARD_ROWS, shard_name
-from tune_cache.cache.store import STATUS_FAILED, STATUS_OK
+from tune_cache.cache.store import STATUS_FAILED, STATUS_OK, Store
 from tune_cache.errors import AudioError, first_few
 from tune_cache.segments import coverage_samples
 from tune_cache.specs import collection_digest
@@ -149,7 +149,7 @@ def misplacement(path: Path, spec_path: Path) -> str:
     return f"lies at {here!r}, and its content belongs at {there!r}"
 
 
-def place_of(store: Salvage) -> Path | None:
+def place_of(store: Store) -> Path | None:
     """Where the content of a store belongs; None outside cache folders, where names are free."""
     v1 = store.path.parent.parent
     if v1.name != Layout(v1).v1.name:

@@ -29,7 +29,7 @@ from tune_cache.cache.journal import (
 )
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.ledger import machine_facts, summarise
-from tune_cache.cache.listing import remedy
+from tune_cache.cache.listing import corrupt
 from tune_cache.cache.locks import Claims
 from tune_cache.cache.notes import write_note
 from tune_cache.cache.plan import PlannedTrack, make_plan
@@ -47,7 +47,7 @@ from tune_cache.cache.work import (
     open_pool,
 )
 from tune_cache.encoders.base import Encoder, EncoderInfo
-from tune_cache.errors import AudioError, StoreCorruptError, StoreMismatchError
+from tune_cache.errors import AudioError, StoreCorruptError
 from tune_cache.specs import StoreSpec, collection_digest, differing_fields
 
 __all__ = [
@@ -127,7 +127,7 @@ def extract_stores(
     Raises
     ------
     StoreCorruptError
-        If a store that should serve is damaged.
+        If a store that should serve is damaged, or lies under another's name.
     StoreError
         If the disk has no room for what will be written.
     EncoderError
@@ -210,10 +210,10 @@ def _expected(final: Path, spec: StoreSpec, collection: str) -> Store:
     store = open_store(final)
     if store.spec != spec or store.collection_digest != collection:
         fields = differing_fields(spec.to_json(), store.spec.to_json())
-        raise StoreMismatchError(
+        raise corrupt(
+            final,
             f"{str(final)!r} holds another store than its name says"
             + "".join(f"; {name}: expected {a!r}, found {b!r}" for name, a, b in fields[:4]),
-            hint=remedy(final),
         )
     return store
 

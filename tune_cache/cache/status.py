@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tune_cache.cache.consistency import misplacement, place_of
 from tune_cache.cache.layout import Layout, lock_path
 from tune_cache.cache.locks import alone, claimed_units
 from tune_cache.cache.notes import read_note, units_done
@@ -32,8 +33,8 @@ class Progress:
     path
         Of the store, also where it is not finished.
     state
-        ``complete`` has every track, ``partial`` some; ``damaged`` cannot be opened;
-        ``unfinished`` has a journal.
+        ``complete`` has every track, ``partial`` some; ``damaged`` cannot be opened,
+        or is another store than its name says; ``unfinished`` has a journal.
     n_there, n_failed, n_missing, n_changed
         Tracks of the dataset: with rows, failed, absent, there with other audio.
     units_done, units_planned, claims
@@ -44,7 +45,7 @@ class Progress:
     dataset
         That a journal was begun for.
     problem
-        Why a store cannot be opened.
+        Why a store cannot serve.
     """
 
     path: Path
@@ -97,6 +98,10 @@ def _of_store(path: Path, label: str, audio: Mapping[str, str]) -> Progress:
         status = store.status
     except StoreError as error:
         return Progress(path=path, label=label, state="damaged", problem=str(error))
+    misplaced = misplacement(path, place_of(store) or path)
+    if misplaced:
+        problem = f"{str(path)!r} holds another store than its name says: it {misplaced}"
+        return Progress(path=path, label=label, state="damaged", problem=problem)
     there = failed = changed = 0
     for name, sha256 in audio.items():
         if name not in here:
