@@ -309,6 +309,15 @@ def test_the_remains_of_dead_processes_go_also_those_of_other_hosts(world, host)
     assert world.extract()[0].store is not None
 
 
+def test_orphans_are_removed_whatever_became_of_the_results(world):
+    unfinished(world)
+    world.layout.results_db.write_bytes(b"no database" * 100)
+    assert [item.kind for item in prune(world, orphans=True, yes=True)] == ["journal"]
+    for options in ({"unused": True}, {"older_than": 0}):  # these ask when a store was last probed
+        with pytest.raises(StoreError, match=r"results\.sqlite"):
+            prune(world, **options)
+
+
 def test_what_somebody_works_on_is_no_orphan(world):
     final = unfinished(world)
     work = world.layout.work_path(final)

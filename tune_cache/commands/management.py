@@ -241,10 +241,11 @@ def cache_prune(
         )
     seconds = None if older_than is None else parse_age(older_than)
     layout = open_context(cache_dir).layout
-    used = newest_use(layout.results_db)
+    with_stores = unused or not orphans
+    used = newest_use(layout.results_db) if with_stores else {}
     found = []
     for item in items_of(layout):
-        if item.kind == "store" and (unused or not orphans):
+        if item.kind == "store" and with_stores:
             why = _why_unneeded(item.path, used, seconds, unused=unused)
         elif orphans and is_orphan(item, older_than_seconds=seconds):
             why = "nobody works on it"
