@@ -495,6 +495,8 @@ def test_a_hostile_file_is_refused_by_name(folder, name, monkeypatch):
         bring(folder)
     assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
     tracemalloc.stop()
+    assert not isinstance(caught.value, StoreCorruptError)  # there is no store to be damaged
+    assert "export" not in (caught.value.hint or "")
     assert repr(name) in str(caught.value)
     assert "differ in" not in str(caught.value)  # refused for what it is, not for its width
     assert str(caught.value).isprintable()
@@ -502,6 +504,55 @@ def test_a_hostile_file_is_refused_by_name(folder, name, monkeypatch):
     assert not list(folder.parent.rglob("pwned"))
     assert not list(folder.parent.rglob("*.zarr"))
     assert leftovers([folder.parent]) == []
+
+
+ONE = torch.ones(3, 2, 5)
+
+
+def cut_off(path: Path) -> None:
+    torch.save(ONE, path)
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "match", "hint"),
+    [
+        ("a.npy", HOSTILE["empty.npy"], "cannot be read: EOF", "numpy.save(path"),
+        ("a.npy", HOSTILE["shorter.npy"], "header claims 44 bytes", "numpy.save(path"),
+        ("a.npy", HOSTILE["records.npy"], "objects and records", "numpy.save(path"),
+        ("a.pt", HOSTILE["legacy.pt"], "no zip archive of torch's", "torch.save(tensor"),
+        ("a.pt", HOSTILE["pickle.pt"], "no zip archive of torch's", "torch.save(tensor"),
+        ("a.pt", cut_off, "no zip archive of torch's: it is cut off", "torch.save(tensor"),
+        ("a.pt", HOSTILE["integers.pt"], "holds int32, expected one of float16", "tensor.float()"),
+        (
+            "a.pt",
+            lambda path: torch.save(ONE.to(torch.complex64), path),
+            "holds complex64, expected",
+            "tensor.float()",
+        ),
+        (
+            "a.pt",
+            lambda path: torch.save(ONE.to(torch.uint16), path),
+            "holds unsigned integers",
+            "tensor.float()",
+        ),
+        *(
+            (
+                "a.pt",
+                lambda path, number=number: torch.save(ONE, path, pickle_protocol=number),
+                f"pickle of protocol {told}, expected 2",
+                "without pickle_protocol",
+            )
+            for number, told in [(1, "0 or 1"), (4, "4"), (5, "5")]
+        ),
+    ],
+)
+def test_how_to_save_a_file_that_is_refused_is_said(folder, name, write, match, hint):
+    write(folder / name)
+    with pytest.raises(StoreMismatchError, match=match) as caught:
+        bring(folder)
+    assert hint in caught.value.hint
+    assert "not one tensor" not in str(caught.value)
 
 
 def test_a_rewritten_tensor_is_read(folder):

@@ -6,14 +6,17 @@ A file is (dim,), one segment; (n_segments, dim); or (n_segments, n_layers, dim)
 Floating point of 16, 32 or 64 bits; a size that a header claims is compared with
 the file before anything is allocated. Of a ``.pt``, the instructions of its
 pickle are read, not run, and must be those that ``torch.save(tensor)`` writes;
-then ``torch.load(weights_only=True)`` reads it.
+then ``torch.load(weights_only=True)`` reads it. A bad file is a bad input: an error
+never speaks of a damaged store.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import pickletools
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +27,22 @@ import numpy as np
 from tune_cache.cache.exchange.files import damage, open_file, open_zip
 from tune_cache.cache.exchange.header import LARGEST_COUNT, MOST_ROW_VALUES, Array
 from tune_cache.cache.exchange.npy import read_npy_header
-from tune_cache.errors import StoreCorruptError, StoreMismatchError, printable
+from tune_cache.errors import StoreCorruptError, StoreError, StoreMismatchError, printable
 
 __all__ = ["SUFFIXES", "VectorFile", "describe", "vector_blocks"]
 
 SUFFIXES = (".npy", ".pt")
 BLOCK_BYTES = 4 << 20
 LARGEST_WHOLE_BYTES = 1 << 30  # of what cannot be read some rows at a time
-_DTYPES = ("float16", "float32", "float64")
+_DTYPES = ("float16", "float32", "float64", "bfloat16")
+_SAVE_ARRAY = "save one plain array a track: numpy.save(path, array.astype('float32'))"
+_SAVE_TENSOR = "save one tensor a track: torch.save(tensor.detach().cpu(), path)"
 _FORM = "expected (dim,), (n_segments, dim) or (n_segments, n_layers, dim)"
 
 # what torch.save writes for one tensor: about 40 instructions that build tuples and call once
 _MOST_INSTRUCTIONS = 64
 _LARGEST_PICKLE_BYTES = 4096
+_PROTOCOLS = (2, 3)  # what torch reads without running it; it writes 2 unless told otherwise
 _INSTRUCTIONS = frozenset(
     {
         "PROTO", "FRAME", "MARK", "STOP", "BINPUT", "MEMOIZE", "BINGET",
@@ -53,6 +59,18 @@ _GLOBALS = frozenset(
         *(f"torch {name}" for name in _STORAGES),
     }
 )
+# other tensors, by what their pickle names
+_OTHER_DTYPES = {
+    "torch BoolStorage": "bool",
+    "torch ByteStorage": "uint8",
+    "torch CharStorage": "int8",
+    "torch ShortStorage": "int16",
+    "torch IntStorage": "int32",
+    "torch LongStorage": "int64",
+    "torch ComplexFloatStorage": "complex64",
+    "torch ComplexDoubleStorage": "complex128",
+    "torch._utils _rebuild_tensor_v3": "unsigned integers or floats of 8 bits",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +103,9 @@ def describe(path: Path, name: str) -> VectorFile:
 
     Raises
     ------
-    StoreCorruptError
-        If its header claims more than the file holds, or it is not what its suffix says.
     StoreMismatchError
-        If shape or dtype cannot be vectors.
+        If its header claims more than the file holds, it is not what its suffix says, or
+        shape or dtype cannot be vectors.
     """
     with open_file(path, follow=False) as (file, n_bytes):
         if _is_tensor(name):
@@ -97,12 +114,8 @@ def describe(path: Path, name: str) -> VectorFile:
         else:
             shape, _, dtype = _npy(file, n_bytes, name)
             kind = dtype.name
-    allowed = (*_DTYPES, "bfloat16")
-    if kind not in allowed:
-        raise StoreMismatchError(
-            f"file {name!r} holds {kind}, expected one of {', '.join(allowed)}",
-            hint="vectors are floating point: array.astype('float32')",
-        )
+    if kind not in _DTYPES:
+        raise _wrong_dtype(name, kind)
     if not 1 <= len(shape) <= 3:
         raise StoreMismatchError(f"file {name!r} has shape {shape}, {_FORM}")
     whole = (1, 1, *shape) if len(shape) == 1 else shape
@@ -139,8 +152,32 @@ def vector_blocks(found: VectorFile) -> Iterator[Array]:
                 )
             values = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
         if values.size != math.prod(found.shape):
-            raise StoreCorruptError(f"file {found.name!r} changed while it was being read")
+            raise _changed(found.name)
         yield np.ascontiguousarray(values).reshape(n_segments, n_layers, dim)
+
+
+@contextlib.contextmanager
+def _input(name: str, hint: str) -> Iterator[None]:
+    """Say of a file that cannot be read how to save it."""
+    try:
+        with damage(name):
+            yield
+    except StoreCorruptError as error:
+        raise StoreMismatchError(error.message, hint=hint) from error
+
+
+def _changed(name: str) -> StoreError:
+    return StoreError(
+        f"file {name!r} changed while it was being read", hint="run the same command again"
+    )
+
+
+def _wrong_dtype(name: str, kind: str) -> StoreMismatchError:
+    remedy = "tensor.float()" if _is_tensor(name) else "array.astype('float32')"
+    return StoreMismatchError(
+        f"file {name!r} holds {kind}, expected one of {', '.join(_DTYPES)}",
+        hint=f"vectors are floating point: {remedy}",
+    )
 
 
 def _is_tensor(name: str) -> bool:
@@ -155,13 +192,13 @@ def _rows_in_order(file: BinaryIO, found: VectorFile, dtype: np.dtype[Any]) -> I
         n_rows = min(step, n_segments - start)
         data = file.read(n_rows * n_row)
         if len(data) != n_rows * n_row:
-            raise StoreCorruptError(f"file {found.name!r} changed while it was being read")
+            raise _changed(found.name)
         yield np.frombuffer(data, dtype).reshape(n_rows, n_layers, dim)
 
 
 def _npy(file: BinaryIO, n_bytes: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read a header and compare the size it claims with the file's."""
-    with damage(name):
+    with _input(name, _SAVE_ARRAY):
         shape, fortran, dtype = read_npy_header(file)
         claimed = math.prod(shape) * dtype.itemsize
         if claimed != n_bytes - file.tell():
@@ -173,7 +210,14 @@ def _npy(file: BinaryIO, n_bytes: int, name: str) -> tuple[tuple[int, ...], bool
 
 def _load_tensor(file: BinaryIO, n_bytes: int, name: str) -> Any:
     """Load the one tensor of a ``.pt`` after everything in it was looked at."""
-    with damage(name), open_zip(file, n_bytes, name) as (archive, members):
+    with _input(name, _SAVE_TENSOR):
+        is_zip = zipfile.is_zipfile(file)
+    if not is_zip:
+        raise StoreMismatchError(
+            f"file {name!r} is no zip archive of torch's: it is cut off or saved in another way",
+            hint=_SAVE_TENSOR,
+        )
+    with _input(name, _SAVE_TENSOR), open_zip(file, n_bytes, name) as (archive, members):
         pickles = [path for path in members if path.endswith("data.pkl")]
         if len(pickles) != 1 or members[pickles[0]].file_size > _LARGEST_PICKLE_BYTES:
             raise ValueError(f"it has {len(pickles)} pickles, expected a small one")
@@ -190,16 +234,16 @@ def _load_tensor(file: BinaryIO, n_bytes: int, name: str) -> Any:
     try:
         tensor = torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
     except Exception as error:  # its unpickler raises errors of its own, which differ by release
-        raise StoreCorruptError(
+        raise StoreMismatchError(
             f"file {name!r} cannot be read by torch: {printable(str(error)[:200])}",
-            hint="save one tensor: torch.save(tensor.cpu(), path)",
+            hint=_SAVE_TENSOR,
         ) from error
     if type(tensor) is not torch.Tensor or tensor.layout != torch.strided:
         raise _no_tensor(name, f"it holds a {type(tensor).__name__}")
     n_values = tensor.numel() * tensor.element_size()
     n_storage = tensor.untyped_storage().nbytes()
     if tensor.device.type != "cpu" or n_storage != n_record or n_values > n_storage:
-        raise StoreCorruptError(
+        raise StoreMismatchError(
             f"file {name!r} claims {n_values} bytes of values in a storage of {n_storage}, "
             f"it has {n_record}",
             hint="save a tensor of its own: torch.save(tensor.contiguous().cpu(), path)",
@@ -208,17 +252,22 @@ def _load_tensor(file: BinaryIO, n_bytes: int, name: str) -> Any:
 
 
 def _no_tensor(name: str, what: str) -> StoreMismatchError:
-    return StoreMismatchError(
-        f"file {name!r} is not one tensor: {what}",
-        hint="save one tensor a track: torch.save(tensor.detach().cpu(), path)",
-    )
+    return StoreMismatchError(f"file {name!r} is not one tensor: {what}", hint=_SAVE_TENSOR)
 
 
 def _check_instructions(data: bytes, name: str) -> None:
     """Read a pickle's instructions without running one; only a plain tensor's are known."""
     for number, (instruction, argument, _) in enumerate(pickletools.genops(data)):
+        if number == 0 and (instruction.name != "PROTO" or argument not in _PROTOCOLS):
+            protocol = argument if instruction.name == "PROTO" else "0 or 1"
+            raise StoreMismatchError(
+                f"file {name!r} has a pickle of protocol {protocol}, expected 2, torch's own",
+                hint="save it without pickle_protocol: torch.save(tensor.detach().cpu(), path)",
+            )
         if number >= _MOST_INSTRUCTIONS or instruction.name not in _INSTRUCTIONS:
             raise _no_tensor(name, f"its pickle has the instruction {instruction.name}")
+        if instruction.name == "GLOBAL" and argument in _OTHER_DTYPES:
+            raise _wrong_dtype(name, _OTHER_DTYPES[argument])
         if instruction.name == "GLOBAL" and argument not in _GLOBALS:
             raise _no_tensor(name, f"its pickle names {printable(argument)!r}")
 
