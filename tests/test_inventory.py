@@ -179,3 +179,24 @@ def test_a_database_damaged_in_its_middle_costs_time_only(tmp_path, monkeypatch)
     path.write_bytes(bytes(data))
     with Inventory(path) as inventory:
         assert [file.sha256 for _, file in inventory.files(paths)] == expected
+
+
+def test_one_that_is_only_read_tells_what_is_known_and_writes_nothing(tmp_path, audio, monkeypatch):
+    Later(monkeypatch)
+    folder = tmp_path / "a folder?mode=rwc#"  # a name is no part of a query
+    folder.mkdir()
+    with Inventory(folder / "i.sqlite", read_only=True) as inventory:
+        assert inventory.remembered([audio]) == {}
+    assert list(folder.iterdir()) == []
+    with Inventory(folder / "i.sqlite") as inventory:
+        known = inventory.file(audio)
+    before = (folder / "i.sqlite").read_bytes()
+    with Inventory(folder / "i.sqlite", read_only=True) as inventory:
+        assert inventory.remembered([audio]) == {audio: known}
+        write_track(audio.with_name("b.wav"), RATE, seed=2)
+        assert inventory.file(audio.with_name("b.wav"))  # described, and not remembered
+    assert (folder / "i.sqlite").read_bytes() == before
+    (folder / "i.sqlite").write_bytes(b"no database" * 100)
+    with Inventory(folder / "i.sqlite", read_only=True) as inventory:
+        assert inventory.remembered([audio]) == {}
+    assert [path.name for path in folder.iterdir()] == ["i.sqlite"]

@@ -801,6 +801,24 @@ def test_the_command_line_prunes_for_good_and_says_what_it_left(home):
     assert tune(home, "cache", *common, "--yes").stdout == "nothing to remove\n"
 
 
+def test_status_writes_nothing(home):
+    """Not where there is no cache, nor in one that may only be read; a damaged inventory stays."""
+    done = tune(home, "cache", "status", "data/small", "--cache-dir", "nowhere")
+    assert (done.returncode, done.stdout) == (0, "nothing of it is in the cache\n")
+    assert not (home / "nowhere").exists()
+    (home / "empty").mkdir()
+    assert tune(home, "cache", "status", "data/small", "--cache-dir", "empty").returncode == 0
+    assert list((home / "empty").iterdir()) == []
+    before = {path: path.stat() for path in (home / "cache").rglob("*")}
+    assert [row["state"] for row in rows(home, "status", "data/small")] == ["complete"]
+    for path, status in before.items():
+        assert (path.stat().st_mtime_ns, path.stat().st_ino) == (status.st_mtime_ns, status.st_ino)
+    (home / "cache/v1/audio.sqlite").write_bytes(b"no database" * 100)
+    assert [row["state"] for row in rows(home, "status", "data/small")] == ["complete"]
+    assert (home / "cache/v1/audio.sqlite").read_bytes() == b"no database" * 100
+    assert set((home / "cache").rglob("*")) == set(before)
+
+
 def test_status_reads_no_audio_and_loads_nothing_heavy(home):
     import subprocess
     import sys

@@ -12,8 +12,11 @@ import pytest
 from crash import fork, join
 from world import RATE, World, arrays_of
 
+from tune_cache.cache.status import progress_of
 from tune_cache.cache.store import open_store
 from tune_cache.cache.verify import verify_store
+from tune_cache.commands.context import Context
+from tune_cache.datasets.config import Config
 from tune_cache.errors import StoreError, TuneCacheError, UsageError
 
 ANNE, BERT, LAB = 54_321, 54_322, 54_300  # two users, and the group that both are in
@@ -149,6 +152,22 @@ def test_a_root_in_which_anybody_could_plant_is_refused(world):
             world.layout.prepare()
 
     assert as_user(ANNE, refused, umask=0o022) == 0
+
+
+def test_status_is_told_of_a_cache_that_only_another_may_write(world):
+    share(world, 0o755)
+    assert as_user(ANNE, lambda: world.extract(1.0, names=sorted(LENGTHS)), umask=0o022) == 0
+    audio = {track.track_id: track.audio_sha256 for track in world.tracks()}
+
+    def look() -> None:
+        with Context(Config(), world.layout).inventory(read_only=True) as inventory:
+            inventory.remembered([world.audio / "b.wav"])
+        (row,) = progress_of(world.layout, audio, encoder="toy")
+        assert row.state == "complete"
+
+    assert as_user(BERT, look, umask=0o002) == 0
+    world.layout.v1.chmod(0o700)
+    assert as_user(BERT, look, umask=0o002) == 10
 
 
 def verified(path: Path) -> None:

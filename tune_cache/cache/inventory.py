@@ -116,36 +116,46 @@ class Inventory:
         The SQLite file; created where absent.
     rehash
         Read every file again, whatever is remembered.
+    read_only
+        Write nothing: one that is absent is empty, a damaged one stays.
     """
 
-    def __init__(self, path: Path, *, rehash: bool = False) -> None:
+    def __init__(self, path: Path, *, rehash: bool = False, read_only: bool = False) -> None:
         self.path = path
         self.rehash = rehash
+        self.read_only = read_only
         self._connection = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            return self._open()
+            if not self.read_only:
+                return self._open()
+            if self.path.exists():
+                return self._open_to_read()
         except (sqlite3.OperationalError, OSError) as error:
             logger.warning("inventory %s is not used: %s", self.path, error)
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if self.read_only:
+                logger.warning("inventory %s is not used: %s", self.path, error)
+                return self._empty()
             with contextlib.suppress(OSError, sqlite3.Error):
                 self.path.replace(self.path.with_suffix(".damaged"))
                 return self._open()
+        return self._empty()
+
+    def _empty(self) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:")
         connection.execute(_SCHEMA)
         return connection
 
+    def _open_to_read(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
+        return _looked_into(connection)
+
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=60.0)
-        try:
-            connection.execute(_SCHEMA)
-            connection.execute("SELECT path, stamp, sha256, seconds FROM audio LIMIT 1").fetchall()
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
+        return _looked_into(connection, _SCHEMA)
 
     def __enter__(self) -> Inventory:
         return self
@@ -251,3 +261,14 @@ class Inventory:
             return
         with contextlib.suppress(sqlite3.DatabaseError), self._connection:
             self._connection.executemany("REPLACE INTO audio VALUES (?, ?, ?, ?)", rows)
+
+
+def _looked_into(connection: sqlite3.Connection, schema: str = "") -> sqlite3.Connection:
+    """Close a database that is none, or another's."""
+    try:
+        connection.execute(schema)
+        connection.execute("SELECT path, stamp, sha256, seconds FROM audio LIMIT 1").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection

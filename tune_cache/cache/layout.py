@@ -126,9 +126,24 @@ class Layout:
                 f"cache folder {str(self.root)!r} cannot be created: {error.strerror or error}",
                 hint="choose another with --cache-dir or TUNE_CACHE_DIR",
             ) from error
+        self.check(*encoders)
+
+    def check(self, *encoders: str) -> None:
+        """See that what is there of the root may be read and relied on; nothing is written.
+
+        Parameters
+        ----------
+        encoders
+            Names of those whose stores will be looked at.
+
+        Raises
+        ------
+        UsageError
+            If it is private to another user, or anybody on the machine could plant files in it.
+        """
         for folder in (self.root, self.v1, *(self.v1 / name for name in encoders)):
             if not os.access(folder, os.R_OK | os.X_OK):
-                if folder.parent == self.v1 and not folder.exists():
+                if _is_absent(folder):
                     continue
                 raise UsageError(
                     f"cache folder {str(folder)!r} is private to another user",
@@ -141,6 +156,17 @@ class Layout:
                     f"cache folder {str(folder)!r} is writable by everybody",
                     hint=f"chmod o-w {str(folder)!r} (or set the sticky bit: chmod +t)",
                 )
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether there is nothing; False where that cannot be told."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def resolve_cache_dir(

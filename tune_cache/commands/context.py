@@ -91,10 +91,13 @@ class Context:
         )
 
     @contextmanager
-    def inventory(self, *, rehash: bool = False) -> Iterator[Inventory]:
-        """Open the inventory of audio files."""
-        self.layout.prepare()
-        with Inventory(self.layout.audio_db, rehash=rehash) as inventory:
+    def inventory(self, *, rehash: bool = False, read_only: bool = False) -> Iterator[Inventory]:
+        """Open the inventory of audio files; the cache folder is made unless it is only read."""
+        if read_only:
+            self.layout.check()
+        else:
+            self.layout.prepare()
+        with Inventory(self.layout.audio_db, rehash=rehash, read_only=read_only) as inventory:
             yield inventory
 
 

@@ -112,6 +112,8 @@ def cache_status(
 ) -> StatusReport:
     """Say how much of a dataset is in the cache, without reading audio or loading an encoder.
 
+    Nothing is written.
+
     Parameters
     ----------
     dataset
@@ -124,7 +126,7 @@ def cache_status(
     context = open_context(cache_dir)
     loaded = context.dataset(dataset, data_root=data_root, allow_outside_root=allow_outside_root)
     name = context.setting("encoder", encoder, loaded.encoder)
-    with context.inventory() as inventory:
+    with context.inventory(read_only=True) as inventory:
         known = inventory.remembered(track.path for track in loaded.tracks)
     audio = {
         track.track_id: known[track.path].sha256 if track.path in known else ""
