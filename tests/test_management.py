@@ -819,6 +819,26 @@ def test_status_writes_nothing(home):
     assert set((home / "cache").rglob("*")) == set(before)
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("ls",),
+        ("du",),
+        ("info", "seg1"),
+        ("verify", "--all"),
+        ("prune", "--orphans"),
+        ("status", "data/small"),
+    ],
+)
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_is_no_empty_cache(home, verb, name):
+    (home / "file").write_text("")
+    done = tune(home, "cache", *verb, "--cache-dir", name)
+    assert done.returncode == 2
+    assert f"cache folder {str(home / name)!r} is no folder" in done.stderr
+    assert done.stdout == ""
+
+
 def test_status_reads_no_audio_and_loads_nothing_heavy(home):
     import subprocess
     import sys

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,10 +111,30 @@ def open_context(cache_dir: Path | str | None = None, *, start: Path | None = No
         Wins over the environment and ``tune.toml``.
     start
         Where the search for ``tune.toml`` begins; the working directory.
+
+    Raises
+    ------
+    UsageError
+        If something else than a folder is there.
     """
     config = find_config(start or Path.cwd())
     root = resolve_cache_dir(cache_dir, configured=config.defaults.get("cache_dir"))
+    if _is_no_folder(root):
+        raise UsageError(
+            f"cache folder {str(root)!r} is no folder",
+            hint="choose another with --cache-dir or TUNE_CACHE_DIR",
+        )
     return Context(config, Layout(root))
+
+
+def _is_no_folder(root: Path) -> bool:
+    """Whether there is, or stands in the way, something else than a folder, as far as one sees."""
+    try:
+        return not stat.S_ISDIR(root.stat().st_mode)
+    except NotADirectoryError:
+        return True
+    except OSError:
+        return False
 
 
 def several(value: Any) -> tuple[Any, ...]:
