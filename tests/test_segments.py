@@ -219,6 +219,17 @@ def test_an_implausible_setting_is_refused_with_a_suspicion(arguments, said):
 
 
 @pytest.mark.parametrize(
+    ("seconds", "advised"),
+    [(10_000.0, "as 10;"), (3.6e6, "as 3600;"), (3.7e6, "as 10;"), (1e9, "as 10;")],
+)
+def test_what_is_advised_for_too_long_a_segment_is_not_too_long(seconds, advised):
+    with pytest.raises(UsageError, match="longer than an hour") as caught:
+        segment_spec(seconds, sample_rate_hz=RATE, min_samples=MUQ_MINIMUM)
+    assert advised in caught.value.hint
+    assert ("milliseconds" in str(caught.value)) == (seconds <= 3.6e6)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [("30", 30.0), ("0.5", 0.5), (" 10 ", 10.0), ("full", "full"), ("FULL", "full")],
 )

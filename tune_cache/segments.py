@@ -288,9 +288,12 @@ def _plausible_seconds(seconds: float, subject: str) -> float:
     if 0 < seconds <= LONGEST_SECONDS:
         return seconds
     if seconds > LONGEST_SECONDS and math.isfinite(seconds):
+        may_be_milliseconds = seconds / 1000 <= LONGEST_SECONDS
         raise UsageError(
-            f"{subject} of {seconds!r} s is longer than an hour: milliseconds?",
-            hint=f"give seconds, as {seconds / 1000:g}; 'full' takes whole tracks",
+            f"{subject} of {seconds!r} s is longer than an hour"
+            + (": milliseconds?" if may_be_milliseconds else ""),
+            hint=f"give seconds, as {seconds / 1000 if may_be_milliseconds else 10:g}; "
+            "'full' takes whole tracks",
         )
     raise UsageError(
         f"{subject} is {seconds!r} s, expected a positive number",
