@@ -506,6 +506,16 @@ def test_a_hostile_file_is_refused_by_name(folder, name, monkeypatch):
     assert leftovers([folder.parent]) == []
 
 
+@pytest.mark.parametrize(
+    ("names", "told"), [(["a.npy"], "'a.npy' has more"), (["a.npy", "b.npy"], "'b.npy' have more")]
+)
+def test_one_file_has_and_two_have_too_many_segments(folder, names, told):
+    for name in names:
+        save(folder / name, rows(2))
+    with pytest.raises(StoreMismatchError, match=told):
+        bring(folder, seg="full")
+
+
 ONE = torch.ones(3, 2, 5)
 
 

@@ -164,8 +164,9 @@ def _common_shape(files: Sequence[VectorFile], seconds: float | Literal["full"])
         )
     long = [file.name for file in files if seconds == "full" and file.shape[0] > 1]
     if long:
+        have = "has" if len(long) == 1 else "have"
         raise StoreMismatchError(
-            f"--seg full means one segment a track, but {first_few(long)} have more",
+            f"--seg full means one segment a track, but {first_few(long)} {have} more",
             hint="say how long a segment is, as --seg 10",
         )
     return next(iter(shapes))
