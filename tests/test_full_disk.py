@@ -132,5 +132,5 @@ def test_a_full_disk_is_a_sentence_that_names_the_file(tmp_path):
     assert "No space left on device" in told[0]
     assert f"{tmp_path / 'cache'}" in told[0]
     assert "0.safetensors'" in told[0]
-    assert "a rerun resumes" in told[1]
+    assert "run the same command again" in told[1]
     assert tune(tmp_path, "extract", "--seg", "1").returncode == 0

@@ -20,9 +20,11 @@ from command_line import tune
 from exchange_world import HOSTILE_IDS, files_of, leftovers
 from small_dataset import make_small_dataset
 from test_hostile_exchange import Pwn, with_header
+from test_preflight import Usage
 from world import World
 
 import tune_cache
+from tune_cache.cache import disk, preflight
 from tune_cache.cache.exchange.foreign import ForeignTrack, foreign_assembly
 from tune_cache.cache.exchange.vectors import describe
 from tune_cache.cache.layout import Layout
@@ -598,6 +600,29 @@ def test_nothing_is_loaded_of_a_pickle_that_was_not_looked_at(folder, monkeypatc
         with pytest.raises(StoreError):
             bring(folder)
         (folder / name).unlink()
+
+
+def test_an_import_without_room_is_refused_before_anything_is_written(folder, monkeypatch):
+    save(folder / "a.npy", rows(3))
+    store = bring(folder).store
+    n_bytes = sum(
+        path.stat().st_size
+        for name in ("embeddings", "segments", "tracks")
+        for path in (store.path / name).rglob("*")
+        if path.is_file() and path.name != "zarr.json"
+    )
+    options = {"cache_dir": folder.parent / "other"}
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: Usage(n_bytes, 1, n_bytes - 1))
+    with disk.observed(lambda operation, path, data: steps.append(operation) or data):
+        steps: list[str] = []
+        with pytest.raises(StoreError, match="will be written to") as caught:
+            bring(folder, **options)
+    assert "make room" in caught.value.hint
+    assert set(steps) <= {"make-folder", "sync-folder"}
+    assert not list((folder.parent / "other").rglob("*.zarr"))
+    assert bring(folder).hit  # what is there needs none
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: Usage(n_bytes, 0, n_bytes))
+    assert not bring(folder, **options).hit
 
 
 # tracks of a dataset

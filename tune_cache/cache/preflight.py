@@ -13,6 +13,7 @@ import errno
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from tune_cache.cache.plan import PlannedTrack
 from tune_cache.cache.work import Job, Unit
 from tune_cache.errors import StoreError
 
-__all__ = ["bytes_to_come", "check_room"]
+__all__ = ["bytes_to_come", "check_free", "check_room"]
 
 
 def bytes_to_come(job: Job, plan: Sequence[Unit], *, dim: int) -> int:
@@ -70,12 +71,22 @@ def check_room(
     """
     if not jobs:
         return
-    folder = jobs[0].final.parent
     needed = sum(bytes_to_come(job, plan, dim=dim) for job in jobs)
+    check_free(jobs[0].final.parent, needed, hint=hint)
+
+
+def check_free(folder: Path, n_bytes: int, *, hint: str) -> None:
+    """Refuse to write so much into a folder whose disk has no room for it.
+
+    Raises
+    ------
+    StoreError
+        With what is needed and what is free.
+    """
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if n_bytes > free:
         raise StoreError(
-            f"about {needed / 1e6:,.0f} MB will be written to {str(folder)!r}, "
+            f"about {n_bytes / 1e6:,.0f} MB will be written to {str(folder)!r}, "
             f"where {free / 1e6:,.0f} MB are free",
             hint=hint,
         ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -115,7 +115,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except OSError as error:
-        _fail(error, FAILED, "check space and permissions; a rerun resumes")
+        _fail(error, FAILED, "check space and permissions, then run the same command again")
     except Exception as error:  # noqa: BLE001 - the last line of defence against a traceback
         _fail(
             RuntimeError(f"unexpected {type(error).__name__}: {error}"),

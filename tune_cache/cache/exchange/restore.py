@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tune_cache.cache.ahead import store_n_bytes
 from tune_cache.cache.assemble import Assembly, assemble
 from tune_cache.cache.disk import make_folders, remove_tree
 from tune_cache.cache.exchange.header import COMPUTED, IMPORTED, Content
 from tune_cache.cache.journal import TrackOutcome
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.locks import Claims
+from tune_cache.cache.preflight import check_free
 from tune_cache.cache.rows import Rows
 from tune_cache.cache.store import STATUS_FAILED, STATUS_OK, Store, open_store
 from tune_cache.cache.texts import check_offsets, decode_texts
@@ -29,6 +31,8 @@ from tune_cache.segments import covered_samples
 from tune_cache.specs import collection_digest, differing_fields
 
 __all__ = ["assembly_of", "publish"]
+
+NO_ROOM = "make room, or name another place with --cache-dir"
 
 
 def assembly_of(content: Content, place: str) -> Assembly:
@@ -135,12 +139,21 @@ def publish(layout: Layout, assembly: Assembly) -> tuple[Store, bool]:
     ------
     StoreMismatchError
         If another one is there under its name.
+    StoreError
+        If the disk has no room for it; no store is begun then.
     """
     layout.prepare()
     final = layout.store_path(assembly.spec, assembly.collection)
     if final.exists():
         return _agreeing(final, assembly), True
     make_folders(final.parent)
+    needed = store_n_bytes(
+        assembly.spec,
+        dim=assembly.dim,
+        n_segments=sum(outcome.n_rows for outcome in assembly.outcomes),
+        track_ids=[outcome.track_id for outcome in assembly.outcomes],
+    )
+    check_free(final.parent, needed, hint=NO_ROOM)
     with Claims(layout.lock_path(final)) as claims, claims.assembling():
         hit = final.exists()
         try:
