@@ -666,6 +666,38 @@ def test_segments_can_be_encoded_again_from_the_command_line(home):
     assert "4 of 4 segments came out as stored" in text.stdout
 
 
+def import_vectors(home: Path, *ids: str) -> Path:
+    """A store that no encoder here can make again."""
+    for number, name in enumerate(ids or ("one", "two")):
+        file = home / "vectors" / f"{name}.npy"
+        file.parent.mkdir(exist_ok=True)
+        np.save(file, np.random.default_rng(number).standard_normal((3, 2, 4)).astype("f4"))
+    done = tune(
+        home, "cache", "import", "vectors", "--encoder-name", "q", "--seg", "1", "--ids", "path"
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = home.glob("cache/v1/import:q/*.zarr")
+    return path
+
+
+def test_a_store_that_cannot_be_encoded_again_does_not_end_the_verification_of_all(home):
+    import_vectors(home)
+    every = ("verify", "--all", "--reencode", "2")
+    found = {row["store"].partition("/")[0]: row for row in rows(home, *every, code=1)}
+    assert "cannot be re-encoded" in found["import:q"]["problem"]
+    assert not found["import:q"]["ok"]
+    assert [item["same"] for item in found["mel"]["reencoded"]] == [True] * 2
+    (home / "cache/v1/audio.sqlite").unlink()
+    text = tune(home, "cache", *every)
+    assert text.returncode == 1
+    assert "cannot be re-encoded: audio of store 'seg1-" in text.stdout
+    assert "--dataset" in text.stdout
+    (only_store(home) / "COMPLETE").unlink()
+    found = {row["store"].partition("/")[0]: row for row in rows(home, *every, code=4)}
+    assert found["mel"]["damaged"]
+    assert "cannot be re-encoded" in found["import:q"]["problem"]
+
+
 def test_audio_that_is_not_at_hand_is_said_and_nothing_is_changed(home):
     path = only_store(home)
     (home / "cache/v1/audio.sqlite").unlink()

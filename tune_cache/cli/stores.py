@@ -80,7 +80,7 @@ def verify(
     )
     typer.echo(verified(found, as_json=json))
     if not all(item.is_ok for item in found):
-        raise typer.Exit(DAMAGED)
+        raise typer.Exit(DAMAGED if any(item.is_damaged for item in found) else FAILED)
 
 
 def repair(

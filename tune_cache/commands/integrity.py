@@ -24,7 +24,14 @@ from tune_cache.commands.caches import cache_info, store_path
 from tune_cache.commands.context import open_context, parse_bytes
 from tune_cache.commands.sources import Source, encoder_of, plan_all, plan_rows
 from tune_cache.encoders.base import Encoder, get_encoder
-from tune_cache.errors import StoreError, StoreMismatchError, StoreNotFoundError, UsageError
+from tune_cache.errors import (
+    EncoderError,
+    MissingExtraError,
+    StoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    UsageError,
+)
 
 __all__ = ["Repaired", "Verified", "cache_diff", "cache_repair", "cache_verify"]
 
@@ -39,15 +46,23 @@ class Verified:
         What a look at every byte found.
     reencoded
         Segments that were encoded again, if any were asked for.
+    problem
+        What kept it from being looked at as asked; empty if nothing did.
     """
 
     found: Verification
     reencoded: tuple[Reencoded, ...] = ()
+    problem: str = ""
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a byte is not as written, or a segment does not come out as stored."""
+        return not self.found.is_ok or not all(item.is_same for item in self.reencoded)
 
     @property
     def is_ok(self) -> bool:
-        """Whether the store is what was written, and its segments come out as stored."""
-        return self.found.is_ok and all(item.is_same for item in self.reencoded)
+        """Whether all that was asked was looked at, and nothing is damaged."""
+        return not self.is_damaged and not self.problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +105,9 @@ def cache_verify(
     every
         All stores of the cache.
     reencode
-        So many random segments of each store are encoded again from the audio and
-        compared; ``seed`` decides which.
+        So many random segments of each whole store are encoded again from the audio
+        and compared; ``seed`` decides which. Where that cannot be done, the result
+        says why.
     dataset
         Where their audio is; without one, files that stage one has seen serve.
     on_bytes, on_store
@@ -102,7 +118,7 @@ def cache_verify(
     StoreNotFoundError, StoreAmbiguousError
         If a name means no store, or several.
     StoreMismatchError
-        If segments are to be encoded again and the encoder at hand is another.
+        If a store that was named is of a version that this one cannot read.
     """
     context = open_context(cache_dir)
     names = [store] if isinstance(store, str | Path) else list(store)
@@ -129,9 +145,14 @@ def cache_verify(
             found = _unreadable(path, error)
         let_go(found)
         again: Sequence[Reencoded] = ()
+        problem = ""
         if reencode and found.is_ok:
-            again = _reencoded(open_store(path), reencode, seed, source, encoder_path, device)
-        results.append(Verified(found=found, reencoded=tuple(again)))
+            try:
+                again = _reencoded(open_store(path), reencode, seed, source, encoder_path, device)
+            except (EncoderError, MissingExtraError, StoreError) as error:
+                problem = f"cannot be re-encoded: {error}"
+                problem += f" ({error.hint})" if error.hint else ""
+        results.append(Verified(found=found, reencoded=tuple(again), problem=problem))
         if on_store is not None:
             on_store(results[-1])
     return results

@@ -53,6 +53,8 @@ def verified(found: Sequence[Verified], *, as_json: bool) -> str:
         if item.found.findings:
             lines.append(f"  mend it: tune cache repair {quoted(row['store'])}")
         lines += _reencoded_lines(item)
+        if item.problem:
+            lines.append(f"  {item.problem}")
     return "\n".join(map(printable, lines)) if lines else "nothing here yet"
 
 
@@ -93,6 +95,7 @@ def _verified_row(item: Verified) -> dict[str, Any]:
             for finding in found.findings
         ],
         "tracks": list(found.tracks),
+        "problem": item.problem,
         "reencoded": [
             {
                 "track_id": again.track_id,
