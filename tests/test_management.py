@@ -630,7 +630,7 @@ def test_the_command_line_verifies_repairs_and_tells_the_tracks(home):
     text = tune(home, "cache", "verify", "seg1")
     assert text.returncode == 4
     assert "audio/00.wav" in text.stdout
-    assert f"tune cache repair mel/{path.name}" in text.stdout
+    assert f"tune cache repair {path}" in text.stdout
     probed = tune(home, "probe", "data/small")
     assert probed.returncode == 4
     assert f"tune cache repair {path}" in probed.stderr
@@ -696,6 +696,33 @@ def test_a_store_that_cannot_be_encoded_again_does_not_end_the_verification_of_a
     found = {row["store"].partition("/")[0]: row for row in rows(home, *every, code=4)}
     assert found["mel"]["damaged"]
     assert "cannot be re-encoded" in found["import:q"]["problem"]
+
+
+@pytest.mark.parametrize("file", ["COMPLETE", "files.json", "tracks/zarr.json"])
+def test_an_imported_store_is_mended_where_no_vector_is_damaged(home, file):
+    path = import_vectors(home)
+    before, attributes = arrays_of(path), open_store(path).attrs
+    (path / file).unlink()
+    assert f"tune cache repair {path}" in tune(home, "cache", "verify", "--all").stdout
+    (row,) = rows(home, "repair", str(path))
+    assert (row["replaced"], row["encoded"], row["copied"]) == (True, 0, 2)
+    assert arrays_of(path) == before
+    assert open_store(path).attrs["encoder_note"] == attributes["encoder_note"]
+
+
+@pytest.mark.parametrize("file", ["embeddings/mean/c/0/0/0", "tracks/id_utf8/c/0"])
+def test_damaged_imported_vectors_are_to_be_imported_again(home, file):
+    path = import_vectors(home)
+    (path / file).write_bytes(b"")
+    pasted = f"tune cache rm {path} --yes"
+    for arguments in (("verify", str(path)), ("info", str(path)), ("repair", str(path))):
+        done = tune(home, "cache", *arguments)
+        assert done.returncode == 4
+        assert pasted in done.stdout + done.stderr
+        assert "cache repair" not in done.stdout + done.stderr
+    assert tune(home, *pasted.split()[1:]).returncode == 0
+    import_vectors(home)
+    assert rows(home, "verify", "--all")
 
 
 def test_audio_that_is_not_at_hand_is_said_and_nothing_is_changed(home):

@@ -25,6 +25,7 @@ __all__ = [
     "Files",
     "Listed",
     "corrupt",
+    "mending",
     "open_files",
     "parse_listing",
     "parse_object",
@@ -47,8 +48,27 @@ def remedy(path: Path) -> str:
     """
     inside = (path, *path.parents)
     store = next((folder for folder in inside if folder.suffix == STORE_SUFFIX), path)
-    name = quoted(store)
-    return f"see what is hit: tune cache verify {name}\nmend it: tune cache repair {name}"
+    return f"see what is hit: tune cache verify {quoted(store)}\n{mending(store)}"
+
+
+def mending(store: Path, *, is_copyable: bool = False) -> str:
+    """Say which command mends a damaged store.
+
+    Parameters
+    ----------
+    is_copyable
+        Whether no vector is damaged; imported ones cannot be encoded again.
+
+    Examples
+    --------
+    >>> print(mending(Path("/c/v1/import:clap/seg10-a-b.zarr")))
+    remove it, and import it again: tune cache rm /c/v1/import:clap/seg10-a-b.zarr --yes
+    """
+    from tune_cache.cache.exchange.header import IMPORTED  # which reads stores
+
+    if store.parent.name.startswith(IMPORTED) and not is_copyable:
+        return f"remove it, and import it again: tune cache rm {quoted(store)} --yes"
+    return f"mend it: tune cache repair {quoted(store)}"
 
 
 def corrupt(path: Path, what: str) -> StoreCorruptError:

@@ -269,10 +269,9 @@ def cache_repair(
         return Repaired(found=found)
     source = Source(context, dataset, data_root, allow_outside_root)
     plan = (plan_rows if found.is_trusted else plan_all)(found, source, encoder_path)
-    factory = get_encoder(plan.spec.encoder.name)
 
     def load() -> Encoder:
-        return factory.load(
+        return get_encoder(plan.spec.encoder.name).load(
             path=context.setting("encoder_path", encoder_path),
             precision=plan.spec.encoder.precision,
             device=context.setting("device", device, "auto"),

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_cache.cache.compare import StoreDiff
+from tune_cache.cache.listing import mending
 from tune_cache.cache.status import Progress
 from tune_cache.commands.integrity import Repaired, Verified
 from tune_cache.commands.management import Removal, StatusReport, Usage
 from tune_cache.commands.show import amount, width
 from tune_cache.commands.terminal import say
-from tune_cache.errors import printable, quoted
+from tune_cache.errors import printable
 from tune_cache.reports.tables import json_table
 from tune_cache.reports.text import plain_table
 
@@ -51,7 +52,8 @@ def verified(found: Sequence[Verified], *, as_json: bool) -> str:
                 whom += f": {_named(finding.tracks)}"
             lines.append(f"  {printable(finding.file or 'the store')} {finding.problem}; {whom}")
         if item.found.findings:
-            lines.append(f"  mend it: tune cache repair {quoted(row['store'])}")
+            is_copyable = item.found.is_trusted and not item.found.tracks
+            lines.append(f"  {mending(item.found.path, is_copyable=is_copyable)}")
         lines += _reencoded_lines(item)
         if item.problem:
             lines.append(f"  {item.problem}")

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_cache.audio import DECODER, RESAMPLER
+from tune_cache.cache.exchange.header import IMPORTED
 from tune_cache.cache.find import copy_sources
 from tune_cache.cache.inventory import Inventory
 from tune_cache.cache.layout import Layout
+from tune_cache.cache.listing import mending
 from tune_cache.cache.plan import PlannedTrack
 from tune_cache.cache.repair import damaged_tracks, failed_for_now
 from tune_cache.cache.store import Store, open_store
@@ -105,9 +107,13 @@ def encoder_of(spec: StoreSpec, context: Context, encoder_path: Path | None) -> 
 
     Raises
     ------
+    EncoderError
+        If there is none, as the vectors were imported.
     StoreMismatchError
         If it, or how this version decodes audio, is another: every differing field.
     """
+    if spec.encoder.name.startswith(IMPORTED):
+        raise EncoderError(f"its vectors were imported, nothing here makes {spec.encoder.name!r}")
     with context.inventory() as inventory:
         info = get_encoder(spec.encoder.name).describe(
             path=context.setting("encoder_path", encoder_path),
@@ -139,7 +145,8 @@ def plan_rows(found: Verification, source: Source, encoder_path: Path | None) ->
         raise StoreCorruptError(f"store {str(found.path)!r} cannot be read", path=str(found.path))
     damaged = damaged_tracks(found)
     wanted = {**failed_for_now(found), **damaged}
-    at_hand = source.find(wanted) if wanted else {}
+    is_imported = store.spec.encoder.name.startswith(IMPORTED)
+    at_hand = source.find(wanted) if wanted and not is_imported else {}
     seconds = store.n_samples / store.spec.segments.sample_rate_hz
     tracks = tuple(
         dataclasses.replace(at_hand[name], seconds=float(length) or at_hand[name].seconds)
@@ -150,6 +157,8 @@ def plan_rows(found: Verification, source: Source, encoder_path: Path | None) ->
     missing = [track for track in tracks if track.track_id in wanted]
     elsewhere = copy_sources(source.context.layout, store.spec, missing, {found.path})
     lacking = sorted(damaged.keys() - at_hand.keys() - elsewhere.keys())
+    if is_imported and set(found.tracks) - elsewhere.keys():
+        raise _lost(found)
     if lacking:
         raise StoreCorruptError(
             f"{len(lacking)} of {len(damaged)} damaged tracks of store {found.path.name!r} cannot "
@@ -164,6 +173,16 @@ def plan_rows(found: Verification, source: Source, encoder_path: Path | None) ->
     else:
         info = _info_of(store)
     return RepairPlan(tracks=tracks, wanted=frozenset(wanted_here), spec=store.spec, info=info)
+
+
+def _lost(found: Verification) -> StoreCorruptError:
+    """Make the error of imported vectors that are damaged."""
+    return StoreCorruptError(
+        f"damaged vectors of store {found.path.name!r} cannot be made again, as they were imported",
+        hint=f"{mending(found.path)}; nothing was changed",
+        path=str(found.path),
+        tracks=found.tracks,
+    )
 
 
 def _info_of(store: Store) -> EncoderInfo:
@@ -193,6 +212,8 @@ def plan_all(found: Verification, source: Source, encoder_path: Path | None) -> 
         If the dataset's audio is not what the store's name says.
     """
     path = found.path
+    if path.parent.name.startswith(IMPORTED):
+        raise _lost(found)
     if source.dataset is None:
         files = first_few([item.file for item in found.findings if item.scope == "store"])
         raise StoreCorruptError(
