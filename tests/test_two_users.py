@@ -17,6 +17,10 @@ from tune_cache.cache.store import open_store
 from tune_cache.cache.verify import verify_store
 from tune_cache.commands.context import Context
 from tune_cache.datasets.config import Config
+from tune_cache.commands.caches import cache_ls
+from tune_cache.commands.exchange import export_store
+from tune_cache.commands.integrity import cache_repair, cache_verify
+from tune_cache.commands.show_caches import verified as verified_text
 from tune_cache.errors import StoreError, TuneCacheError, UsageError
 
 ANNE, BERT, LAB = 54_321, 54_322, 54_300  # two users, and the group that both are in
@@ -115,6 +119,102 @@ def test_what_is_private_is_refused_with_a_sentence_and_made_again_nowhere(world
     assert as_user(BERT, lambda: world.extract(1.0, names=sorted(LENGTHS)), umask=0o002) == 10
     assert arrays_of(store) == kept
     assert as_user(ANNE, lambda: verified(store), umask=0o077) == 0
+
+
+def said_private(act) -> int:
+    """As a user to whom a store is private."""
+
+    def work() -> None:
+        with pytest.raises(StoreError, match="is private to another user") as caught:
+            act()
+        assert type(caught.value) is StoreError
+        assert "chmod -R go+rX" in caught.value.hint
+
+    return as_user(BERT, work, umask=0o002)
+
+
+@pytest.mark.parametrize(
+    "file", ["", "embeddings/mean/c/0/0/0", "tracks/offset/c/0", "COMPLETE", "ledger/extract.json"]
+)
+def test_what_may_not_be_read_is_not_taken_for_damage(world, file):
+    share(world, 0o2775)
+    assert as_user(ANNE, lambda: world.extract(1.0, names=sorted(LENGTHS)), umask=0o022) == 0
+    (store,) = stores(world)
+    (store / file).chmod(0o600 if file else 0o700)
+    cache = world.folder / "cache"
+    assert said_private(lambda: verify_store(store)) == 0
+    assert said_private(lambda: cache_verify(store, cache_dir=cache)) == 0
+    assert said_private(lambda: cache_repair(store, cache_dir=cache)) == 0
+    if not file.startswith("ledger"):  # which no vector needs
+        assert said_private(lambda: open_store(store)) == 0
+        assert said_private(lambda: export_store(store, cache / "out.npz", cache_dir=cache)) == 0
+
+    def listed() -> None:
+        (line,) = cache_ls(cache_dir=cache)
+        assert not line.is_damaged
+        assert (line.store is None) == (not file.startswith("ledger"))
+        (found,) = cache_verify(every=True, cache_dir=cache)
+        assert not found.is_ok
+        assert not found.is_damaged
+        assert "is private to another user" in found.problem
+        assert "not looked at" in verified_text([found], as_json=False)
+
+    assert as_user(BERT, listed, umask=0o002) == 0
+    assert as_user(ANNE, lambda: verified(store), umask=0o022) == 0
+
+
+def test_a_file_that_became_private_since_is_not_taken_for_damage(world):
+    share(world, 0o2775)
+    assert as_user(ANNE, lambda: world.extract(1.0, names=sorted(LENGTHS)), umask=0o022) == 0
+    (store,) = stores(world)
+    shard = store / "embeddings/mean/c/0/0/0"
+
+    def read() -> None:
+        opened = open_store(store)
+        os.write(ready[1], b"x")
+        os.read(done[0], 1)
+        opened.read(opened.track_ids)
+
+    ready, done = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(said_private(read))
+        finally:
+            os._exit(1)
+    assert os.read(ready[0], 1) == b"x"
+    shard.chmod(0o600)
+    os.write(done[1], b"x")
+    assert join([pid])[pid] == 0
+
+
+def test_a_source_of_which_a_shard_is_private_is_passed_over(world):
+    share(world, 0o2775)
+    names = sorted(LENGTHS)
+    assert as_user(ANNE, lambda: world.extract(1.0, names=names[:2]), umask=0o002) == 0
+    (store,) = stores(world)
+    (store / "embeddings/mean/c/0/0/0").chmod(0o600)
+    assert as_user(BERT, lambda: world.extract(1.0, names=names), umask=0o002) == 0
+
+
+@pytest.mark.parametrize("case", ["folder", "store", "sticky"])
+def test_a_repair_that_may_not_replace_is_refused_before_anything_is_encoded(world, case):
+    share(world, 0o2775)
+    umask = 0o022 if case != "sticky" else 0o002
+    assert as_user(ANNE, lambda: world.extract(1.0, names=sorted(LENGTHS)), umask=umask) == 0
+    (store,) = stores(world)
+    (store / "COMPLETE").unlink()
+    store.parent.chmod({"folder": 0o2755, "store": 0o2775, "sticky": 0o3775}[case])
+    before = sorted(path.name for path in store.parent.iterdir())
+
+    def refused() -> None:
+        with pytest.raises(StoreError, match="cannot be replaced") as caught:
+            cache_repair(store, cache_dir=world.folder / "cache")
+        assert "nothing was changed" in caught.value.hint
+
+    assert as_user(BERT, refused, umask=0o002) == 0
+    assert sorted(path.name for path in store.parent.iterdir()) == before
+    assert world.encoder.n_encoded() == sum(LENGTHS.values()) // RATE
 
 
 @pytest.mark.parametrize("place", ["store", "work", "lock"])

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from tune_cache.errors import StoreNotFoundError
+from tune_cache.errors import StoreError, StoreNotFoundError, quoted
 
 __all__ = ["Hold", "hold_store", "holders", "is_held", "nothing_at", "sole_hold"]
 
@@ -65,13 +65,18 @@ class Hold:
 
         Raises
         ------
+        StoreError
+            If it may not be read.
         OSError
             If it cannot be opened, or is no regular file.
         """
-        if self.folder < 0:
-            descriptor = os.open(self.path / name, READ_FLAGS)
-        else:
-            descriptor = os.open(name, READ_FLAGS, dir_fd=self.folder)
+        try:
+            if self.folder < 0:
+                descriptor = os.open(self.path / name, READ_FLAGS)
+            else:
+                descriptor = os.open(name, READ_FLAGS, dir_fd=self.folder)
+        except PermissionError as error:
+            raise private_to_another(self.path, name) from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError("it is no regular file")
@@ -86,10 +91,36 @@ class Hold:
             return file.read(n_bytes)  # a buffer of the limit would be made for a limit
 
     def status(self, name: str) -> os.stat_result:
-        """What a name inside the store is, links not followed."""
+        """What a name inside the store is, links not followed.
+
+        Raises
+        ------
+        StoreError
+            If its folder may not be entered.
+        OSError
+            As the system says it.
+        """
+        try:
+            if self.folder < 0:
+                return (self.path / name).lstat()
+            return os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+        except PermissionError as error:
+            raise private_to_another(self.path, name) from error
+
+    def check_readable(self, name: str) -> None:
+        """See that a file may be read, without opening it.
+
+        Raises
+        ------
+        StoreError
+            If not.
+        """
         if self.folder < 0:
-            return (self.path / name).lstat()
-        return os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+            may = os.access(self.path / name, os.R_OK)
+        else:
+            may = os.access(name, os.R_OK, dir_fd=self.folder)
+        if not may:
+            raise private_to_another(self.path, name)
 
 
 def _close(*descriptors: int) -> None:
@@ -131,6 +162,15 @@ def nothing_at(path: Path) -> StoreNotFoundError:
     """Make the error of a path without a store."""
     return StoreNotFoundError(
         f"no finished store at {str(path)!r}", hint="list what there is with `tune cache ls`"
+    )
+
+
+def private_to_another(path: Path, name: str) -> StoreError:
+    """Make the error of a store of which a file may not be read: that is no damage."""
+    return StoreError(
+        f"store {str(path)!r} is private to another user: {name!r} may not be read",
+        hint=f"its owner can share it: chmod -R go+rX {quoted(path.absolute())}, on the folders "
+        "above it too; or use a cache of your own: --cache-dir",
     )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tune_cache.cache.holds import Hold, hold_store, nothing_at
-from tune_cache.errors import StoreCorruptError, StoreError, printable, quoted
+from tune_cache.errors import StoreCorruptError, printable, quoted
 
 __all__ = [
     "Files",
@@ -152,7 +152,7 @@ def open_files(path: Path) -> Files:
     StoreNotFoundError
         If there is no store.
     StoreError
-        If another user keeps it private.
+        If another user keeps it, or a file of it, private.
     StoreCorruptError
         If a file is missing, linked, or of another length than listed; its tracks are
         named as far as they can be read.
@@ -160,12 +160,6 @@ def open_files(path: Path) -> Files:
     hold = hold_store(path)
     try:
         hold.status("COMPLETE")
-    except PermissionError as error:
-        raise StoreError(
-            f"store {str(path)!r} is private to another user",
-            hint="its owner can share it: chmod -R go+rX, on the folders above it too; "
-            "or use a cache of your own: --cache-dir",
-        ) from error
     except OSError as error:
         if path.suffix != STORE_SUFFIX:
             raise nothing_at(path) from error
@@ -278,7 +272,13 @@ def differing_sizes(files: Files) -> dict[str, str]:
 
 
 def problem_of(hold: Hold, name: str, n_bytes: int | None) -> str:
-    """What is wrong with a file, or with a folder if ``n_bytes`` is None."""
+    """What is wrong with a file, or with a folder if ``n_bytes`` is None.
+
+    Raises
+    ------
+    StoreError
+        If it may not be read, which is no damage.
+    """
     try:
         status = hold.status(name)
     except FileNotFoundError:
@@ -293,4 +293,5 @@ def problem_of(hold: Hold, name: str, n_bytes: int | None) -> str:
         return f"is no regular file, expected one of {n_bytes} bytes"
     if status.st_size != n_bytes:
         return f"has {status.st_size} bytes, expected {n_bytes}"
+    hold.check_readable(name)
     return ""

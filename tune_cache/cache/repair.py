@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +37,13 @@ from tune_cache.cache.store import Store, open_store
 from tune_cache.cache.verify import Verification, verify_store
 from tune_cache.cache.work import Run
 from tune_cache.encoders.base import EncoderInfo
-from tune_cache.errors import StoreCorruptError, StoreMismatchError, quoted
+from tune_cache.errors import StoreCorruptError, StoreError, StoreMismatchError, quoted
 from tune_cache.specs import StoreSpec, collection_digest
 
 __all__ = [
     "TRANSIENT",
     "Repair",
+    "check_replaceable",
     "clean_after",
     "damaged_tracks",
     "failed_for_now",
@@ -105,6 +107,30 @@ def _audio_of(found: Verification, names: set[str]) -> dict[str, str]:
         return {}
     audio = dict(zip(found.store.track_ids, found.store.audio_sha256, strict=True))
     return {name: audio[name] for name in sorted(names) if audio[name]}
+
+
+def check_replaceable(final: Path) -> None:
+    """See that a store may be replaced by us, before anything is done for it.
+
+    Raises
+    ------
+    StoreError
+        If it, or the folder that holds it, may not be written.
+    """
+    folder, uid = final.parent, os.geteuid()
+    is_sticky = folder.stat().st_mode & stat.S_ISVTX
+    may_rename = not is_sticky or uid in (0, folder.stat().st_uid, final.stat().st_uid)
+    # a folder that goes elsewhere is written: it is told which folder it lies in
+    needed = [place for place in (folder, final, repair_root(final)) if place.exists()]
+    closed = next((place for place in needed if not os.access(place, os.W_OK | os.X_OK)), None)
+    if closed is not None or not may_rename:
+        raise StoreError(
+            f"store {str(final)!r} cannot be replaced: you may not write in {str(closed)!r}"
+            if closed is not None
+            else f"store {str(final)!r} cannot be replaced: it belongs to another user",
+            hint="its owner can repair it, or make a store of your own: --cache-dir; "
+            "nothing was changed",
+        )
 
 
 def finish_swap(final: Path) -> None:

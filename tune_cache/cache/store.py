@@ -30,7 +30,6 @@ from tune_cache.cache.ragged import Ragged
 from tune_cache.cache.shards import read_small
 from tune_cache.cache.texts import check_offsets, decode_texts
 from tune_cache.errors import (
-    StoreCorruptError,
     StoreError,
     StoreMismatchError,
     first_few,
@@ -231,7 +230,7 @@ class Store:
             return parse_object(path, self.files.read(path))
         except FileNotFoundError:
             return {}
-        except (StoreCorruptError, OSError) as error:  # outside all digests: no vector needs it
+        except (StoreError, OSError) as error:  # outside all digests: no vector needs it
             logger.warning("ledger of %s: %s", self.name, error)
             return {}
 

@@ -107,6 +107,8 @@ def verify_store(path: Path, *, on_bytes: Callable[[int], None] | None = None) -
     ------
     StoreNotFoundError
         If there is no folder.
+    StoreError
+        If a file of it may not be read.
     StoreMismatchError
         If it is whole, but of a version that this one cannot read.
     """

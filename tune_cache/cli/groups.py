@@ -130,7 +130,7 @@ def cache_ls(cache_dir: CacheDir = None, json: AsJson = False) -> None:
 
     found = run(cache_dir=cache_dir)
     typer.echo(table([item.row() for item in found], command="cache ls", as_json=json))
-    if any(item.store is None for item in found):
+    if any(item.is_damaged for item in found):
         raise typer.Exit(DAMAGED)
 
 

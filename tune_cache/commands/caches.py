@@ -11,7 +11,14 @@ from tune_cache.cache.layout import Layout
 from tune_cache.cache.store import Store, open_store
 from tune_cache.cache.usage import size_of
 from tune_cache.commands.context import open_context
-from tune_cache.errors import StoreAmbiguousError, StoreError, StoreNotFoundError, first_few
+from tune_cache.errors import (
+    StoreAmbiguousError,
+    StoreCorruptError,
+    StoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    first_few,
+)
 
 __all__ = ["CachedStore", "cache_info", "cache_ls", "store_path"]
 
@@ -28,6 +35,9 @@ class CachedStore:
         None where it cannot be opened.
     problem
         Why, then.
+    is_damaged
+        Whether that is damage, or a version that this one cannot read; a store that
+        another user keeps private may be whole.
     n_bytes
         On disk.
     """
@@ -36,6 +46,7 @@ class CachedStore:
     store: Store | None
     n_bytes: int
     problem: str = ""
+    is_damaged: bool = False
 
     def row(self) -> dict[str, Any]:
         """Plain values for tables and JSON."""
@@ -61,14 +72,21 @@ def cache_ls(*, cache_dir: Path | str | None = None) -> list[CachedStore]:
     """List every finished store, damaged ones with what is wrong."""
     stores = []
     for path in open_context(cache_dir).layout.store_paths():
-        store, problem = None, ""
+        store, problem, is_damaged = None, "", False
         try:
             store = open_store(path)
             store.files.hold.close()  # a list of a thousand must not run out of descriptors
         except StoreError as error:
             problem = str(error)
+            is_damaged = isinstance(error, StoreCorruptError | StoreMismatchError)
         stores.append(
-            CachedStore(path=path, store=store, n_bytes=size_of(path)[0], problem=problem)
+            CachedStore(
+                path=path,
+                store=store,
+                n_bytes=size_of(path)[0],
+                problem=problem,
+                is_damaged=is_damaged,
+            )
         )
     return stores
 
@@ -96,7 +114,7 @@ def store_path(name: str | Path, layout: Layout) -> Path:
     given = Path(name).absolute()
     # a repair that was interrupted may have left no store for the moment
     paths = sorted({*layout.store_paths(), *layout.stores_in_repair()})
-    if given in paths or any((given / mark).exists() for mark in MARKS):
+    if given in paths or _is_store(given):
         return given
     found = [
         path
@@ -114,3 +132,11 @@ def store_path(name: str | Path, layout: Layout) -> Path:
             hint="give more of the name",
         )
     return found[0]
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a store lies there, as far as one may look: opening it says what may not be read."""
+    try:
+        return any((path / mark).exists() for mark in MARKS)
+    except PermissionError:
+        return True

@@ -11,6 +11,7 @@ from tune_cache.cache.reencode import Reencoded, choose_segments
 from tune_cache.cache.reencode import reencode as encode_again
 from tune_cache.cache.repair import (
     Repair,
+    check_replaceable,
     clean_after,
     failed_for_now,
     finish_swap,
@@ -119,6 +120,8 @@ def cache_verify(
         If a name means no store, or several.
     StoreMismatchError
         If a store that was named is of a version that this one cannot read.
+    StoreError
+        If a file of a store that was named may not be read.
     """
     context = open_context(cache_dir)
     names = [store] if isinstance(store, str | Path) else list(store)
@@ -133,20 +136,21 @@ def cache_verify(
     source = Source(context, dataset, data_root, allow_outside_root)
     results = []
     for path in paths:
+        problem = ""
         try:
             found = verify_store(path, on_bytes=on_bytes)
         except StoreNotFoundError:
             if every:
                 continue  # removed meanwhile
             raise
-        except StoreMismatchError as error:
+        except StoreError as error:
             if not every:
                 raise
             found = _unreadable(path, error)
+            problem = "" if found.findings else str(error)
         let_go(found)
         again: Sequence[Reencoded] = ()
-        problem = ""
-        if reencode and found.is_ok:
+        if reencode and found.is_ok and not problem:
             try:
                 again = _reencoded(open_store(path), reencode, seed, source, encoder_path, device)
             except (EncoderError, MissingExtraError, StoreError) as error:
@@ -158,13 +162,13 @@ def cache_verify(
     return results
 
 
-def _unreadable(path: Path, error: StoreMismatchError) -> Verification:
-    """One store of another version among many."""
+def _unreadable(path: Path, error: StoreError) -> Verification:
+    """One store among many of another version, or that may not be read: that is no finding."""
     finding = Finding(file="zarr.json", problem=str(error), scope="store")
     return Verification(
         path=path,
         inode=path.stat().st_ino,
-        findings=(finding,),
+        findings=(finding,) if isinstance(error, StoreMismatchError) else (),
         store=None,
         content_digest="",
         n_files=0,
@@ -254,40 +258,47 @@ def cache_repair(
         If audio of damaged tracks is not at hand: which. Nothing is changed then.
     StoreMismatchError
         If the encoder or the decoder at hand is another than the store's.
+    StoreError
+        If the store may not be read, or not be replaced.
     """
     context = open_context(cache_dir)
     final = store_path(store, context.layout)
     finish_swap(final)
     found = verify_store(final, on_bytes=on_bytes)
-    place = move_to_its_place(found)
-    if place != final:
-        let_go(found)
-        final, found = place, verify_store(place, on_bytes=on_bytes)
-    if found.is_ok and not failed_for_now(found):
-        let_go(found)
-        clean_after(final)
-        return Repaired(found=found)
-    source = Source(context, dataset, data_root, allow_outside_root)
-    plan = (plan_rows if found.is_trusted else plan_all)(found, source, encoder_path)
+    try:
+        if not found.is_ok or failed_for_now(found):
+            check_replaceable(final)
+        place = move_to_its_place(found)
+        if place != final:
+            let_go(found)
+            final, found = place, verify_store(place, on_bytes=on_bytes)
+        if found.is_ok and not failed_for_now(found):
+            let_go(found)
+            clean_after(final)
+            return Repaired(found=found)
+        source = Source(context, dataset, data_root, allow_outside_root)
+        plan = (plan_rows if found.is_trusted else plan_all)(found, source, encoder_path)
 
-    def load() -> Encoder:
-        return get_encoder(plan.spec.encoder.name).load(
-            path=context.setting("encoder_path", encoder_path),
-            precision=plan.spec.encoder.precision,
-            device=context.setting("device", device, "auto"),
-            layers=plan.spec.layers,
-            poolings=plan.spec.poolings,
-            max_memory_bytes=parse_bytes(context.setting("max_memory", max_memory)),
+        def load() -> Encoder:
+            return get_encoder(plan.spec.encoder.name).load(
+                path=context.setting("encoder_path", encoder_path),
+                precision=plan.spec.encoder.precision,
+                device=context.setting("device", device, "auto"),
+                layers=plan.spec.layers,
+                poolings=plan.spec.poolings,
+                max_memory_bytes=parse_bytes(context.setting("max_memory", max_memory)),
+            )
+
+        options = Circumstances(workers=context.setting("workers", workers, 0))
+        repair = repair_store(
+            found,
+            plan.tracks,
+            plan.spec,
+            wanted=plan.wanted,
+            layout=context.layout,
+            info=plan.info,
+            run=Run(load, open_pool, options, on_progress or (lambda event: None)),
         )
-
-    options = Circumstances(workers=context.setting("workers", workers, 0))
-    repair = repair_store(
-        found,
-        plan.tracks,
-        plan.spec,
-        wanted=plan.wanted,
-        layout=context.layout,
-        info=plan.info,
-        run=Run(load, open_pool, options, on_progress or (lambda event: None)),
-    )
-    return Repaired(found=found, repair=repair)
+        return Repaired(found=found, repair=repair)
+    finally:
+        let_go(found)  # also where an error is kept that refers to it

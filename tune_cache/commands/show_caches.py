@@ -41,6 +41,8 @@ def verified(found: Sequence[Verified], *, as_json: bool) -> str:
     for item, row in zip(found, rows, strict=True):
         n_damaged = len(item.found.findings)
         state = "whole" if item.found.is_ok else f"damaged in {n_damaged} place(s)"
+        if item.found.is_ok and not item.found.n_files:
+            state = "not looked at"
         lines.append(
             f"{row['store']}: {state} ({row['files']} files, {amount(row['bytes'])}, "
             f"{row['mb_per_second']:.0f} MB/s)"
