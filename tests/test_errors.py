@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
+import subprocess
 
 import pytest
 
 from tune_cache import errors
-from tune_cache.errors import TuneCacheError, first_few, printable
+from tune_cache.errors import TuneCacheError, first_few, printable, quoted
 
 TREE = [
     value
@@ -69,3 +72,23 @@ def test_control_characters_never_reach_a_terminal():
 def test_first_few_counts_the_rest():
     assert first_few(list("abcde")) == "'a', 'b', 'c' and 2 more"
     assert first_few(["a"]) == "'a'"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_what_is_quoted_names_the_same_when_pasted_and_drives_no_terminal(shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    names = [
+        "plain",
+        "a b",
+        "it's",
+        "$(rm x)`y`",
+        "a\nb",
+        "\x1b[31m'\\n\x0a0",
+        "pi\u00f1ata \u202e",
+    ]
+    names.append("caf\udce9s")
+    text = " ".join(map(quoted, names))
+    assert text == printable(text)
+    done = subprocess.run([shell, "-c", f"printf '%s\\0' {text}"], capture_output=True, check=True)
+    assert os.fsdecode(done.stdout).split("\0")[:-1] == names

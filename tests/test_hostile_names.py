@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -91,32 +91,34 @@ def test_hostile_names_go_from_scan_to_report_as_text(tmp_path):
     assert not list(tmp_path.rglob("pwned*"))
 
 
-@pytest.mark.parametrize("folder", ["a b$(touch pwned)'c", "x\x1b[31m;touch pwned"])
+@pytest.mark.parametrize("folder", ["a b$(touch pwned)'c", "x\x1b[31m\n;touch 'pwned"])
 def test_commands_to_paste_are_quoted_and_folders_are_shown_as_text(tmp_path, folder):
     prefix = str(make_small_dataset(tmp_path / folder))
     (tmp_path / folder / "tune.toml").unlink()
-    shown = printable(prefix)
 
     def pasted(text: str, command: str) -> list[str]:
         (line,) = (line for line in text.splitlines() if command in line)
-        return shlex.split(line[line.index(command) :])
+        words = line[line.index(command) :].partition("`")[0]
+        shell = ["bash", "-c", f"printf '%s\\0' {words}"]
+        found = subprocess.run(shell, capture_output=True, check=True, cwd=tmp_path)
+        return os.fsdecode(found.stdout).split("\0")[:-1]
 
     labelled = tmp_path / folder / "labelled"
     for number in range(6):
         sound(labelled / "ab"[number % 2] / f"{number}.wav", number, "tone")
     scanned = tune(tmp_path, "dataset", "scan", str(labelled))
-    assert pasted(scanned.stdout, "tune dataset check")[3:] == [printable(labelled / "labelled")]
+    assert pasted(scanned.stdout, "tune dataset check")[3:] == [str(labelled / "labelled")]
     absent = tune(tmp_path, "probe", prefix, "--encoder", "mel", "--seg", "1")
     assert absent.returncode == 1
-    assert pasted(absent.stderr, "tune extract")[2] == shown
+    assert pasted(absent.stderr, "tune extract")[2] == prefix
     info = tune(tmp_path, "dataset", "info", prefix)
     assert f"below {printable(tmp_path / folder)}" in info.stdout
     missing = tune(tmp_path, "sweep", prefix, "--encoder", "mel", "--seg", "1")
-    assert pasted(missing.stderr, "tune extract")[2] == shown
+    assert pasted(missing.stderr, "tune extract")[2] == prefix
     empty = tmp_path / folder / "empty"
     empty.mkdir()
     nothing = tune(tmp_path, "extract", str(empty))
-    assert pasted(nothing.stderr.replace("`", ""), "tune dataset scan")[3] == printable(empty)
+    assert pasted(nothing.stderr, "tune dataset scan")[3] == str(empty)
     for done in (scanned, absent, info, missing, nothing):
         assert is_safe(done.stdout + done.stderr), done
     assert not list(tmp_path.rglob("pwned"))

@@ -30,7 +30,7 @@ from tune_cache.cache.status import progress_of
 from tune_cache.cache.store import open_store
 from tune_cache.cache.usage import is_orphan, items_of, last_use
 from tune_cache.commands.management import parse_age
-from tune_cache.errors import StoreError, StoreNotFoundError, UsageError
+from tune_cache.errors import StoreError, StoreNotFoundError, UsageError, quoted
 from tune_cache.reports.results import newest_use
 from tune_cache.specs import collection_digest
 
@@ -664,6 +664,27 @@ def test_segments_can_be_encoded_again_from_the_command_line(home):
     assert max(item["largest_difference"] for item in row["reencoded"]) == 0.0
     text = tune(home, "cache", "verify", "seg1", "--reencode", "4", "--dataset", "data/small")
     assert "4 of 4 segments came out as stored" in text.stdout
+
+
+def test_what_mends_a_store_works_when_pasted_anywhere(home, tmp_path):
+    cache = home / "second\ncache"
+    (home / "cache").rename(cache)
+    (path,) = cache.glob("v1/mel/*.zarr")
+    (path / "embeddings/mean/c/0/0/0").unlink()
+    for arguments in (("verify", f"mel/{path.name}"), ("info", "seg1")):
+        done = tune(home, "cache", *arguments, "--cache-dir", str(cache))
+        assert done.returncode == 4
+        (line,) = (x for x in (done.stdout + done.stderr).splitlines() if "mend it: " in x)
+        assert line.endswith(f"mend it: tune cache repair {quoted(path)}")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert tune(elsewhere, "cache", "verify", str(path)).returncode == 4
+    done = tune(elsewhere, "cache", "repair", str(path))  # the audio is that cache's to know
+    assert done.returncode == 0, done.stderr
+    assert list(elsewhere.iterdir()) == []
+    (row,) = rows(elsewhere, "verify", str(path), "--reencode", "2")
+    assert [item["same"] for item in row["reencoded"]] == [True] * 2
+    assert list(elsewhere.iterdir()) == []
 
 
 def import_vectors(home: Path, *ids: str) -> Path:

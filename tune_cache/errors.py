@@ -48,14 +48,33 @@ def printable(text: object) -> str:
 
 
 def quoted(argument: object) -> str:
-    """Write an argument of a command to paste; it starts nothing of its own.
+    r"""Write an argument of a command to paste; it starts nothing of its own.
+
+    What could drive a terminal is escaped byte by byte, as bash and zsh read it
+    back: it names the same file.
 
     Examples
     --------
     >>> quoted("a b"), quoted("$(rm x)"), quoted("plain")
     ("'a b'", "'$(rm x)'", 'plain')
+    >>> print(quoted("it's\na\udce9"))
+    $'it\'s\x0aa\xe9'
     """
-    return shlex.quote(printable(argument))
+    text = str(argument)
+    if printable(text) == text:
+        return shlex.quote(text)
+    return "$'" + "".join(map(_escaped, text)) + "'"
+
+
+def _escaped(character: str) -> str:
+    """One character between ``$'`` and ``'``."""
+    if character in "'\\":
+        return f"\\{character}"
+    if printable(character) == character:
+        return character
+    undecodable = "\udc80" <= character <= "\udcff"  # a byte of a file's name
+    data = character.encode("utf-8", "surrogateescape" if undecodable else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def first_few(items: Sequence[object], limit: int = 3) -> str:

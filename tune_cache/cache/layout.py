@@ -17,7 +17,7 @@ from tune_cache.cache.disk import make_folders
 from tune_cache.errors import UsageError
 from tune_cache.specs import StoreSpec
 
-__all__ = ["Layout", "lock_path", "repair_root", "resolve_cache_dir"]
+__all__ = ["Layout", "cache_of", "lock_path", "repair_root", "resolve_cache_dir"]
 
 STORE_SUFFIX = ".zarr"
 
@@ -30,6 +30,19 @@ def lock_path(store: Path) -> Path:
 def repair_root(store: Path) -> Path:
     """Folder in which the replacement of a damaged store is made, a small cache of its own."""
     return store.with_name(f".{store.name}.repair")
+
+
+def cache_of(store: Path) -> Path | None:
+    """Root of the cache in whose folders a store lies; None elsewhere.
+
+    Examples
+    --------
+    >>> str(cache_of(Path("/c/v1/mel/seg10-a-b.zarr"))), cache_of(Path("/c/seg10-a-b.zarr"))
+    ('/c', None)
+    """
+    v1 = store.parent.parent
+    is_inside = store.suffix == STORE_SUFFIX and v1 == Layout(v1.parent).v1
+    return v1.parent if is_inside else None
 
 
 @dataclass(frozen=True, slots=True)

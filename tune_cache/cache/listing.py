@@ -48,7 +48,7 @@ def remedy(path: Path) -> str:
     """
     inside = (path, *path.parents)
     store = next((folder for folder in inside if folder.suffix == STORE_SUFFIX), path)
-    return f"see what is hit: tune cache verify {quoted(store)}\n{mending(store)}"
+    return f"see what is hit: tune cache verify {quoted(store.absolute())}\n{mending(store)}"
 
 
 def mending(store: Path, *, is_copyable: bool = False) -> str:
@@ -66,6 +66,7 @@ def mending(store: Path, *, is_copyable: bool = False) -> str:
     """
     from tune_cache.cache.exchange.header import IMPORTED  # which reads stores
 
+    store = store.absolute()  # it is found from anywhere
     if store.parent.name.startswith(IMPORTED) and not is_copyable:
         return f"remove it, and import it again: tune cache rm {quoted(store)} --yes"
     return f"mend it: tune cache repair {quoted(store)}"

@@ -330,7 +330,7 @@ def move_to_its_place(found: Verification) -> Path:
         if place.exists():
             raise StoreMismatchError(
                 f"store {str(found.path)!r} belongs at {str(place)!r}, where a store lies already",
-                hint=f"remove it: tune cache rm {quoted(found.path)}",
+                hint=f"remove it: tune cache rm {quoted(found.path.absolute())} --yes",
             )
         make_folders(place.parent)
         rename_folder(found.path, place)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune_cache.cache.layout import Layout
+from tune_cache.cache.layout import Layout, cache_of
 from tune_cache.cache.store import Store, open_store
 from tune_cache.cache.usage import size_of
-from tune_cache.commands.context import open_context
+from tune_cache.commands.context import Context, open_context
 from tune_cache.errors import (
     StoreAmbiguousError,
     StoreCorruptError,
@@ -20,7 +20,7 @@ from tune_cache.errors import (
     first_few,
 )
 
-__all__ = ["CachedStore", "cache_info", "cache_ls", "store_path"]
+__all__ = ["CachedStore", "cache_info", "cache_ls", "context_of", "store_path"]
 
 MARKS = ("COMPLETE", "files.json", "zarr.json")
 
@@ -102,6 +102,20 @@ def cache_info(name: str, *, cache_dir: Path | str | None = None) -> Store:
     return open_store(store_path(name, open_context(cache_dir).layout))
 
 
+def context_of(name: str | Path, cache_dir: Path | str | None) -> Context:
+    """Settings for one store: a path into a cache means that cache, if no other is given."""
+    given = Path(name).absolute()
+    root = cache_of(given)
+    if cache_dir is None and root is not None and given in _stores_of(Layout(root)):
+        return open_context(root)
+    return open_context(cache_dir)
+
+
+def _stores_of(layout: Layout) -> list[Path]:
+    """Every store; a repair that was interrupted may have left none under a name for the moment."""
+    return sorted({*layout.store_paths(), *layout.stores_in_repair()})
+
+
 def store_path(name: str | Path, layout: Layout) -> Path:
     """Find the store of a path, a name, or the beginning of one; it need not be whole.
 
@@ -112,8 +126,7 @@ def store_path(name: str | Path, layout: Layout) -> Path:
     """
     name = os.fspath(name)
     given = Path(name).absolute()
-    # a repair that was interrupted may have left no store for the moment
-    paths = sorted({*layout.store_paths(), *layout.stores_in_repair()})
+    paths = _stores_of(layout)
     if given in paths or _is_store(given):
         return given
     found = [

@@ -21,7 +21,7 @@ from tune_cache.cache.repair import (
 from tune_cache.cache.store import Store, open_store
 from tune_cache.cache.verify import Finding, Verification, verify_store
 from tune_cache.cache.work import Circumstances, Progress, Run, open_pool
-from tune_cache.commands.caches import cache_info, store_path
+from tune_cache.commands.caches import cache_info, context_of, store_path
 from tune_cache.commands.context import open_context, parse_bytes
 from tune_cache.commands.sources import Source, encoder_of, plan_all, plan_rows
 from tune_cache.encoders.base import Encoder, get_encoder
@@ -102,7 +102,8 @@ def cache_verify(
     Parameters
     ----------
     store
-        Paths, names, or beginnings of names.
+        Paths, names, or beginnings of names. A path into another cache than the usual
+        means that one, if ``cache_dir`` names none.
     every
         All stores of the cache.
     reencode
@@ -123,19 +124,19 @@ def cache_verify(
     StoreError
         If a file of a store that was named may not be read.
     """
-    context = open_context(cache_dir)
     names = [store] if isinstance(store, str | Path) else list(store)
     if bool(names) == every:
         raise UsageError(
             "there is no store to verify" if not every else "both stores and --all are given",
             hint="name one (see `tune cache ls`), or give --all",
         )
-    paths = (
-        context.layout.store_paths() if every else [store_path(n, context.layout) for n in names]
-    )
-    source = Source(context, dataset, data_root, allow_outside_root)
+    contexts = {name: context_of(name, cache_dir) for name in names}
+    paths = [(store_path(name, context.layout), context) for name, context in contexts.items()]
+    if every:
+        context = open_context(cache_dir)
+        paths = [(path, context) for path in context.layout.store_paths()]
     results = []
-    for path in paths:
+    for path, context in paths:
         problem = ""
         try:
             found = verify_store(path, on_bytes=on_bytes)
@@ -151,6 +152,7 @@ def cache_verify(
         let_go(found)
         again: Sequence[Reencoded] = ()
         if reencode and found.is_ok and not problem:
+            source = Source(context, dataset, data_root, allow_outside_root)
             try:
                 again = _reencoded(open_store(path), reencode, seed, source, encoder_path, device)
             except (EncoderError, MissingExtraError, StoreError) as error:
@@ -247,7 +249,8 @@ def cache_repair(
     Parameters
     ----------
     store
-        Path, name, or the beginning of one.
+        Path, name, or the beginning of one. A path into another cache than the usual
+        means that one, if ``cache_dir`` names none.
     dataset
         Where the audio is; without one, files that stage one has seen serve. Needed
         where not even the list of tracks can be relied on.
@@ -261,7 +264,7 @@ def cache_repair(
     StoreError
         If the store may not be read, or not be replaced.
     """
-    context = open_context(cache_dir)
+    context = context_of(store, cache_dir)
     final = store_path(store, context.layout)
     finish_swap(final)
     found = verify_store(final, on_bytes=on_bytes)

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_cache.cache.compare import StoreDiff
+from tune_cache.cache.layout import cache_of
 from tune_cache.cache.listing import mending
 from tune_cache.cache.status import Progress
 from tune_cache.commands.integrity import Repaired, Verified
 from tune_cache.commands.management import Removal, StatusReport, Usage
 from tune_cache.commands.show import amount, width
 from tune_cache.commands.terminal import say
-from tune_cache.errors import printable
+from tune_cache.errors import printable, quoted
 from tune_cache.reports.tables import json_table
 from tune_cache.reports.text import plain_table
 
@@ -154,9 +155,11 @@ def repaired(found: Repaired, *, as_json: bool) -> str:
             "are there now: results made from it before are of the earlier content"
         )
     if repair.kept:
+        root = cache_of(path)
+        where = "" if root is None else f" --cache-dir {quoted(root.absolute())}"
         lines.append(
             f"  the damaged store is still being read and lies at {repair.kept}; "
-            "`tune cache prune --orphans` removes it later"
+            f"`tune cache prune --orphans --yes{where}` removes it later"
         )
     return "\n".join(map(printable, lines))
 

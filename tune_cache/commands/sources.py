@@ -232,7 +232,7 @@ def plan_all(found: Verification, source: Source, encoder_path: Path | None) -> 
             f"the audio of dataset {str(source.dataset)!r} makes store {place.name!r}, "
             f"not {path.name!r}: tracks were added, removed or changed, or it is another dataset",
             hint=f"run `tune extract {quoted(source.dataset)}`; "
-            f"`tune cache rm {quoted(path.name)}` removes this",
+            f"`tune cache rm {quoted(path)} --yes` removes this",
         )
     info = encoder_of(spec, source.context, encoder_path)
     wanted = frozenset(track.track_id for track in tracks)
@@ -264,7 +264,7 @@ def _spec_of(found: Verification, context: Context, encoder_path: Path | None) -
         pass
     raise StoreCorruptError(
         f"the settings of store {path.name!r} cannot be read, and it was not made with the usual",
-        hint=f"remove it (`tune cache rm {quoted(path.name)}`) and run `tune extract` with the "
+        hint=f"remove it (`tune cache rm {quoted(path)} --yes`) and run `tune extract` with the "
         "flags it was made with",
         path=str(path),
     )
