@@ -51,6 +51,7 @@ from tune_cache.errors import (
     StoreNotFoundError,
 )
 
+VOUCHERS = "COMPLETE and files.json"
 SHARD = "embeddings/mean/c/0/0/0"
 REPETITIONS = repetitions(1, 4)
 
@@ -384,6 +385,26 @@ def test_without_a_voucher_the_content_digest_vouches_for_the_rest(stores, name,
             assert kind == "any byte" or files == {name}
             assert found.is_trusted
             assert found.tracks == ()
+
+
+@pytest.mark.parametrize("lost", ["files.json", "COMPLETE and files.json", "everything"])
+def test_where_nothing_tells_what_a_store_has_nothing_is_accused_of_not_belonging(stores, lost):
+    group = json.loads((stores.good / "zarr.json").read_text())
+    del group["attributes"]["dim"]
+    (stores.good / "zarr.json").write_text(json.dumps(group))
+    for name in files_of(stores.good):
+        if name in lost or lost == "everything":
+            (stores.good / name).unlink()
+    found = verify_store(stores.good)
+    assert not found.is_trusted
+    named = {item.file: item for item in found.findings}
+    assert named.keys() == {
+        "zarr.json",
+        *(lost if lost != "everything" else VOUCHERS).split(" and "),
+    }
+    assert {item.scope for item in found.findings} == {"store"}
+    if lost != "everything":
+        assert named["zarr.json"].problem == "has no attribute 'dim'"
 
 
 def test_without_files_json_damaged_rows_put_all_in_doubt(stores):

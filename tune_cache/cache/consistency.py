@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tune_cache.cache.findings import Finding, Scope
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.salvage import ORIGINALS, SMALL, Salvage
 from tune_cache.cache.shards import SHARD_ROWS, shard_name
@@ -26,8 +26,6 @@ from tune_cache.specs import collection_digest
 
 __all__ = [
     "MAY_BE_EMPTY",
-    "Finding",
-    "Scope",
     "expected_files",
     "inconsistencies",
     "is_shard",
@@ -36,32 +34,8 @@ __all__ = [
     "scope_of",
 ]
 
-Scope = Literal["tracks", "store", "none"]
 MAY_BE_EMPTY = {"tracks/id_utf8/c/0", "tracks/message_utf8/c/0"}
 MOST_SHARDS = 1 << 17  # attributes may lie; their files.json could not be read
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One damaged file.
-
-    Parameters
-    ----------
-    file
-        Its name inside the store; empty where the store as a whole is meant.
-    problem
-        A predicate.
-    scope
-        Whose vectors are in doubt: those of ``tracks``, of the whole ``store``,
-        or ``none``: the file follows from others, or is not needed.
-    tracks
-        Their ids, as far as ids can be read.
-    """
-
-    file: str
-    problem: str
-    scope: Scope
-    tracks: tuple[str, ...] = ()
 
 
 def inconsistencies(store: Salvage, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Finding]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tune_cache.cache.consistency import Finding
+from tune_cache.cache.findings import Finding
 from tune_cache.cache.gather import Shard, all_finite
 from tune_cache.cache.listing import Files
 from tune_cache.cache.salvage import SMALL, Salvage

@@ -10,19 +10,16 @@ by chunk, so that damage is told by its rows.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tune_cache.cache.consistency import (
     MAY_BE_EMPTY,
-    Finding,
-    Scope,
     expected_files,
     inconsistencies,
     is_shard,
@@ -30,6 +27,7 @@ from tune_cache.cache.consistency import (
     place_of,
     scope_of,
 )
+from tune_cache.cache.findings import UNREADABLE, Finding, Scope, Verification, with_tracks
 from tune_cache.cache.holds import hold_store
 from tune_cache.cache.listing import (
     LARGEST_JSON_BYTES,
@@ -40,57 +38,13 @@ from tune_cache.cache.listing import (
 )
 from tune_cache.cache.salvage import SMALL, Salvage
 from tune_cache.cache.values import DIFFERS, Values, predicate_of
-from tune_cache.errors import StoreCorruptError, StoreError, StoreMismatchError
+from tune_cache.errors import StoreCorruptError, StoreMismatchError
 from tune_cache.specs import canonical_json
 
 __all__ = ["Finding", "Verification", "verify_store"]
 
 VOUCHERS = ("COMPLETE", "files.json")
 GROUPS = {"embeddings/zarr.json", "segments/zarr.json", "tracks/zarr.json"}
-UNREADABLE = (StoreError, KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """What a deep look at a store found.
-
-    Parameters
-    ----------
-    inode
-        Of the folder, which tells it from one that takes its place later.
-    findings
-        One a damaged file; empty means that every byte is as written.
-    store
-        What can be read of the store; None if its attributes cannot.
-    content_digest
-        Over the values found; empty where some cannot be read.
-    n_files, n_bytes, seconds
-        Looked at, and for how long.
-    """
-
-    path: Path
-    inode: int
-    findings: tuple[Finding, ...]
-    store: Salvage | None
-    content_digest: str
-    n_files: int
-    n_bytes: int
-    seconds: float
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether every byte is as written."""
-        return not self.findings
-
-    @property
-    def is_trusted(self) -> bool:
-        """Whether rows of tracks that no finding names can be relied on."""
-        return self.store is not None and all(item.scope != "store" for item in self.findings)
-
-    @property
-    def tracks(self) -> tuple[str, ...]:
-        """Ids of the tracks that damage touches, as far as ids can be read."""
-        return tuple(sorted({name for finding in self.findings for name in finding.tracks}))
 
 
 def verify_store(path: Path, *, on_bytes: Callable[[int], None] | None = None) -> Verification:
@@ -125,7 +79,7 @@ def verify_store(path: Path, *, on_bytes: Callable[[int], None] | None = None) -
     return Verification(
         path=path,
         inode=look.files.hold.inode,
-        findings=_with_tracks(look.findings.values(), store),
+        findings=with_tracks(look.findings.values(), store),
         store=store,
         content_digest=digest,
         n_files=look.n_files,
@@ -207,7 +161,8 @@ class _Look:
         except UNREADABLE as error:
             if isinstance(error, StoreMismatchError) and self.is_vouched and is_whole:
                 raise  # so it was written, by another version
-            self.add(name, f"cannot be read: {error}")
+            lacks = f"has no attribute {error}" if isinstance(error, KeyError) else ""
+            self.add(name, lacks or f"cannot be read: {error}")
             return None
         if not is_whole:
             is_named = f"-{store.spec.key[:8]}-" in self.path.name
@@ -226,18 +181,19 @@ class _Look:
         if not self.files.ledger:  # older stores do not list it
             known.add("ledger/extract.json")
         folders = {str(parent) for name in known for parent in PurePosixPath(name).parents}
+        is_told = bool(self.listing) or store is not None  # what belongs to it
         for top, below, names in os.walk(self.path):
             place = Path(top).relative_to(self.path)
             for name in sorted(below):
                 folder = (place / name).as_posix()
-                if folder not in folders:
+                if is_told and folder not in folders:
                     self.add(folder, "is a folder that no store has", "none")
                     below.remove(name)
                 elif problem := problem_of(self.files.hold, folder, None):
                     self.add(folder, problem, scope_of(folder))
             for name in sorted(names):
                 file = (place / name).as_posix()
-                if file not in known:
+                if is_told and file not in known:
                     self.add(file, "is a file that does not belong to the store", "none")
 
     def compare_files(self) -> None:
@@ -327,6 +283,9 @@ class _Look:
 
     def judge_vouchers(self, store: Salvage | None) -> None:
         """Find the damaged one of ``COMPLETE`` and ``files.json``, if they do not agree."""
+        if store is None and not self.is_vouched:  # then nothing vouches for a vector
+            for name in self.findings.keys() & set(VOUCHERS):
+                self.findings[name] = dataclasses.replace(self.findings[name], scope="store")
         if self.vouched and self.listing and not self.is_vouched:
             wrong = self.findings.keys() & {*self.files.listed, *self.files.ledger}
             name = "files.json" if wrong or self.is_list_wrong else "COMPLETE"
@@ -336,17 +295,3 @@ class _Look:
             data = self.files.hold.read("COMPLETE", LARGEST_JSON_BYTES)
             if data != canonical_json(written).encode():
                 self.add("COMPLETE", DIFFERS)
-
-
-def _with_tracks(findings: Iterable[Finding], store: Salvage | None) -> tuple[Finding, ...]:
-    """Name all tracks where a finding puts all in doubt, if ids can be read."""
-    names: tuple[str, ...] = ()
-    with contextlib.suppress(*UNREADABLE):
-        names = store.track_ids if store is not None else ()
-    found = []
-    for item in findings:
-        is_unknown = item.scope == "tracks" and not item.tracks
-        if item.scope == "store" or is_unknown:
-            item = dataclasses.replace(item, scope="store", tracks=names)
-        found.append(item)
-    return tuple(found)
