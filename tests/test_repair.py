@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -196,6 +197,27 @@ def test_attributes_and_costs_of_the_first_run_are_carried(world):
         del store
     harm(path, "ledger/extract.json")
     assert set(repair(world, path).store.ledger) == {"repairs"}  # nothing is made up
+
+
+@pytest.mark.parametrize("lost", ["", "COMPLETE", "ledger/extract.json"])
+def test_a_list_of_another_store_costs_nothing(world, pristine, lost):
+    path = store_of(world)
+    ledger = json.loads((path / "ledger/extract.json").read_text())
+    other = damage.make_world(world.folder / "other", seed=1)[1]
+    listing = json.loads((other / "files.json").read_text())
+    listing["ledger"]["ledger/extract.json"]["bytes"] += 23
+    (path / "files.json").write_text(json.dumps(listing))
+    if lost:
+        (path / lost).write_text("{")
+    found = verify_store(path)
+    assert {item.file for item in found.findings} == {"files.json", *lost.split()}
+    assert {item.scope for item in found.findings} == {"none"}
+    done = repair(world, path)
+    assert (done.n_encoded, done.is_same) == (0, True)
+    assert arrays_of(path) == arrays_of(pristine[1])
+    kept = open_store(path).ledger
+    assert kept.pop("repairs")
+    assert kept == ({} if lost.startswith("ledger") else ledger)
 
 
 def test_rows_of_other_stores_are_taken_before_anything_is_encoded(world):

@@ -404,7 +404,7 @@ def test_where_nothing_tells_what_a_store_has_nothing_is_accused_of_not_belongin
     }
     assert {item.scope for item in found.findings} == {"store"}
     if lost != "everything":
-        assert named["zarr.json"].problem == "has no attribute 'dim'"
+        assert named["zarr.json"].problem == "cannot be read: it has no attribute 'dim'"
 
 
 def test_without_files_json_damaged_rows_put_all_in_doubt(stores):

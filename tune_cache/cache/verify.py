@@ -10,6 +10,7 @@ by chunk, so that damage is told by its rows.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -161,8 +162,8 @@ class _Look:
         except UNREADABLE as error:
             if isinstance(error, StoreMismatchError) and self.is_vouched and is_whole:
                 raise  # so it was written, by another version
-            lacks = f"has no attribute {error}" if isinstance(error, KeyError) else ""
-            self.add(name, lacks or f"cannot be read: {error}")
+            why = f"it has no attribute {error}" if isinstance(error, KeyError) else error
+            self.add(name, f"cannot be read: {why}")
             return None
         if not is_whole:
             is_named = f"-{store.spec.key[:8]}-" in self.path.name
@@ -260,6 +261,8 @@ class _Look:
                     del self.findings[name]
                 self.is_list_wrong = bool(accused - kept)
                 store.files = plain.files
+                if self.is_list_wrong:
+                    self._keep_ledger()
         if not self.listing and digest != stated:
             problem = "cannot be read, and the content digest does not vouch for the rest"
             self.findings["files.json"] = Finding(file="files.json", problem=problem, scope="store")
@@ -271,6 +274,13 @@ class _Look:
         if problem:
             self.add("", problem, "none")
         return digest
+
+    def _keep_ledger(self) -> None:
+        """Believe a ledger that reads as one, where the list that accuses it is wrong."""
+        for name in self.files.ledger.keys() & self.findings.keys():
+            with contextlib.suppress(OSError, StoreCorruptError):
+                parse_object(self.path / name, self.files.hold.read(name, LARGEST_JSON_BYTES))
+                del self.findings[name]
 
     def _is_group(self, name: str) -> bool:
         """Whether the metadata of a group says that it is one, and nothing else."""
@@ -290,6 +300,8 @@ class _Look:
             wrong = self.findings.keys() & {*self.files.listed, *self.files.ledger}
             name = "files.json" if wrong or self.is_list_wrong else "COMPLETE"
             self.add(name, "COMPLETE and files.json do not belong together")
+        elif self.is_list_wrong:
+            self.add("files.json", "is no list of these files")
         if self.is_vouched and store is not None and "zarr.json" not in self.findings:
             written = {"files_sha256": self.vouched, "format": store.attrs.get("format")}
             data = self.files.hold.read("COMPLETE", LARGEST_JSON_BYTES)
