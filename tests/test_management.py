@@ -757,7 +757,7 @@ def test_audio_that_is_not_at_hand_is_said_and_nothing_is_changed(home):
     assert [p.name for p in path.parent.iterdir() if p.suffix != ".lock"] == [path.name]
     (path / "tracks/id_utf8/c/0").unlink()
     done = tune(home, "cache", "repair", "seg1")
-    assert "all of it must be encoded again" in done.stderr
+    assert "'tracks/id_utf8/c/0' are damaged: all of it must be encoded again" in done.stderr
 
 
 @pytest.mark.parametrize("lost", ["zarr.json", "tracks/id_utf8/c/0", "everything"])

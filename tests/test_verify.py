@@ -387,6 +387,31 @@ def test_without_a_voucher_the_content_digest_vouches_for_the_rest(stores, name,
             assert found.tracks == ()
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("COMPLETE", "[1]", "holds no JSON object"),
+        ("files.json", "[1]", "holds no JSON object"),
+        ("files.json", "{}", "cannot be read: it has no entry 'files'"),
+        ("files.json", '{"files": {"../x": {"bytes": 1, "sha256": ""}}}', "names '../x', outside"),
+        ("embeddings/mean/zarr.json", "[1]", "has 3 bytes, expected"),
+    ],
+)
+def test_a_finding_is_a_predicate(stores, file, text, problem):
+    (stores.good / file).write_text(text)
+    told = {item.file: item.problem for item in verify_store(stores.good).findings}
+    assert told[file].startswith(problem)
+
+
+def test_what_cannot_be_read_is_named_by_its_place_in_the_store(stores):
+    store = open_store(stores.good)
+    flip(stores.good, 0, 1)
+    with pytest.raises(StoreCorruptError, match=f"^file '{SHARD}' of store '{stores.good}' fails"):
+        store.read(["a.wav"])
+    (found,) = verify_store(stores.good).findings
+    assert found.problem == "fails the checksum of chunk 0 of layer 1"
+
+
 @pytest.mark.parametrize("lost", ["files.json", "COMPLETE and files.json", "everything"])
 def test_where_nothing_tells_what_a_store_has_nothing_is_accused_of_not_belonging(stores, lost):
     group = json.loads((stores.good / "zarr.json").read_text())

@@ -26,6 +26,7 @@ __all__ = [
     "Listed",
     "corrupt",
     "mending",
+    "named",
     "open_files",
     "parse_listing",
     "parse_object",
@@ -46,8 +47,7 @@ def remedy(path: Path) -> str:
     see what is hit: tune cache verify /c/v1/mel/seg10-a-b.zarr
     mend it: tune cache repair /c/v1/mel/seg10-a-b.zarr
     """
-    inside = (path, *path.parents)
-    store = next((folder for folder in inside if folder.suffix == STORE_SUFFIX), path)
+    store = _store_of(path) or path
     return f"see what is hit: tune cache verify {quoted(store.absolute())}\n{mending(store)}"
 
 
@@ -70,6 +70,25 @@ def mending(store: Path, *, is_copyable: bool = False) -> str:
     if store.parent.name.startswith(IMPORTED) and not is_copyable:
         return f"remove it, and import it again: tune cache rm {quoted(store)} --yes"
     return f"mend it: tune cache repair {quoted(store)}"
+
+
+def _store_of(path: Path) -> Path | None:
+    """The store that a file belongs to, by the names of the folders above it."""
+    return next((p for p in (path, *path.parents) if p.suffix == STORE_SUFFIX), None)
+
+
+def named(path: Path) -> str:
+    """Name a file of a store, to begin a sentence with.
+
+    Examples
+    --------
+    >>> named(Path("/c/v1/mel/seg10-a-b.zarr/tracks/offset/c/0"))
+    "file 'tracks/offset/c/0' of store '/c/v1/mel/seg10-a-b.zarr'"
+    """
+    store = _store_of(path)
+    if store is None:  # it was renamed
+        return f"file {path.name!r} of {str(path.parent)!r}"
+    return f"file {path.relative_to(store).as_posix()!r} of store {str(store)!r}"
 
 
 def corrupt(path: Path, what: str) -> StoreCorruptError:
@@ -217,12 +236,11 @@ def parse_listing(path: Path, data: bytes) -> dict[str, dict[str, Listed]]:
             )
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise corrupt(
-            path, f"'files.json' of store {str(path.parent)!r} cannot be read: {error}"
-        ) from error
+        why = f"it has no entry {error}" if isinstance(error, KeyError) else error
+        raise corrupt(path, f"{named(path)} cannot be read: {why}") from error
     for name in (name for section in sections.values() for name in section):
         if name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name or not name:
-            raise corrupt(path, f"'files.json' names {printable(name)!r}, outside its store")
+            raise corrupt(path, f"{named(path)} names {printable(name)!r}, outside its store")
     return sections
 
 
@@ -239,11 +257,9 @@ def parse_object(path: Path, data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise corrupt(
-            path, f"file {path.name!r} of store {str(path.parent)!r} cannot be read: {error}"
-        ) from error
+        raise corrupt(path, f"{named(path)} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise corrupt(path, f"file {str(path)!r} holds no JSON object")
+        raise corrupt(path, f"{named(path)} holds no JSON object")
     return value
 
 

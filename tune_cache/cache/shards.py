@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tune_cache.cache.listing import Files, corrupt
+from tune_cache.cache.listing import Files, corrupt, named
 from tune_cache.errors import StoreCorruptError
 
 __all__ = [
@@ -87,7 +87,7 @@ def array_metadata(
 
 
 def unreadable(path: Path, what: str) -> StoreCorruptError:
-    return corrupt(path, f"file {path.name!r} of {str(path.parent)!r} {what}")
+    return corrupt(path, f"{named(path)} {what}")
 
 
 def small_metadata(shape: Sequence[int], dtype: str) -> dict[str, Any]:

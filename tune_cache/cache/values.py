@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tune_cache.cache.findings import Finding
 from tune_cache.cache.gather import Shard, all_finite
-from tune_cache.cache.listing import Files
+from tune_cache.cache.listing import Files, named
 from tune_cache.cache.salvage import SMALL, Salvage
 from tune_cache.cache.shards import (
     CHUNK_ROWS,
@@ -249,12 +249,7 @@ def predicate_of(error: OSError | StoreCorruptError) -> str:
     if isinstance(error, FileNotFoundError):
         return "is missing"
     if isinstance(error, StoreCorruptError):
-        path = Path(error.path)
-        names = (f"{path.name!r} of {str(path.parent)!r} ", f"{path.name!r} of store ")
-        text = str(error)
-        for name in (f"file {names[0]}", f"file {names[1]}{str(path.parent)!r} "):
-            text = text.removeprefix(name)
-        return text
+        return str(error).removeprefix(f"{named(Path(error.path))} ")
     return f"cannot be read: {error.strerror or error}"
 
 

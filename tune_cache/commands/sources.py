@@ -215,10 +215,10 @@ def plan_all(found: Verification, source: Source, encoder_path: Path | None) -> 
     if path.parent.name.startswith(IMPORTED):
         raise _lost(found)
     if source.dataset is None:
-        files = first_few([item.file for item in found.findings if item.scope == "store"])
+        files = [item.file for item in found.findings if item.scope == "store"]
         raise StoreCorruptError(
-            f"nothing of store {path.name!r} can be relied on, as {files} "
-            "is damaged: all of it must be encoded again",
+            f"nothing of store {path.name!r} can be relied on, as {first_few(files)} "
+            f"{'is' if len(files) == 1 else 'are'} damaged: all of it must be encoded again",
             hint="say of which dataset it is: --dataset DATASET",
             path=str(path),
         )
