@@ -13,6 +13,7 @@ from crash import fork, join
 from world import RATE, World, arrays_of
 
 from tune_cache.cache.status import progress_of
+from tune_cache.cache.find import find_stores
 from tune_cache.cache.store import open_store
 from tune_cache.cache.verify import verify_store
 from tune_cache.commands.context import Context
@@ -145,6 +146,9 @@ def test_what_may_not_be_read_is_not_taken_for_damage(world, file):
     assert said_private(lambda: verify_store(store)) == 0
     assert said_private(lambda: cache_verify(store, cache_dir=cache)) == 0
     assert said_private(lambda: cache_repair(store, cache_dir=cache)) == 0
+    if file.startswith(("embeddings", "tracks")):  # what else there is tells whose it is
+        asked = {"encoder": "toy", "track_ids": sorted(LENGTHS), "audio": dict}
+        assert said_private(lambda: find_stores(world.layout, **asked)) == 0
     if not file.startswith("ledger"):  # which no vector needs
         assert said_private(lambda: open_store(store)) == 0
         assert said_private(lambda: export_store(store, cache / "out.npz", cache_dir=cache)) == 0

@@ -21,8 +21,8 @@ from tune_cache.cache.plan import PlannedTrack
 from tune_cache.cache.store import Store, open_store
 from tune_cache.errors import (
     StoreAmbiguousError,
-    StoreCorruptError,
     StoreError,
+    StoreMismatchError,
     StoreNotFoundError,
     first_few,
     quoted,
@@ -121,13 +121,15 @@ def find_stores(
         If none serves, saying what the nearest lacks.
     StoreCorruptError
         If none serves, and one would that is damaged.
+    StoreError
+        The same of one of which a file may not be read.
     StoreAmbiguousError
         If several encodings serve at one length.
     """
     wanted = [("full" if length == "full" else f"{length:.6g}") for length in lengths]
     candidates: list[Store] = []
     near: list[str] = []
-    damaged: dict[str, StoreCorruptError] = {}
+    damaged: dict[str, StoreError] = {}
     for path in layout.store_paths():
         if path.parent.name != encoder:
             continue
@@ -139,7 +141,8 @@ def find_stores(
                 continue
             known = set(store.track_ids)
         except StoreError as error:  # it may be of other tracks: told only if nothing serves
-            if isinstance(error, StoreCorruptError) and _would_serve(path, track_ids, serves):
+            is_there = not isinstance(error, StoreMismatchError | StoreNotFoundError)
+            if is_there and _would_serve(path, track_ids, serves):
                 damaged.setdefault(path.name.removeprefix("seg").split("-")[0], error)
             near.append(f"{path.name} cannot be used: {error}")
             continue
