@@ -687,6 +687,17 @@ def test_what_mends_a_store_works_when_pasted_anywhere(home, tmp_path):
     assert list(elsewhere.iterdir()) == []
 
 
+def test_a_store_of_which_nothing_is_left_is_found_by_its_path(home, tmp_path):
+    path = only_store(home)
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        file.unlink()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = tune(elsewhere, "cache", "verify", str(path))
+    assert done.returncode == 4
+    assert "no vector is affected" not in done.stdout
+
+
 def import_vectors(home: Path, *ids: str) -> Path:
     """A store that no encoder here can make again."""
     for number, name in enumerate(ids or ("one", "two")):
@@ -735,13 +746,13 @@ def test_an_imported_store_is_mended_where_no_vector_is_damaged(home, file):
 def test_damaged_imported_vectors_are_to_be_imported_again(home, file):
     path = import_vectors(home)
     (path / file).write_bytes(b"")
-    pasted = f"tune cache rm {path} --yes"
+    pasted = f"tune cache rm {path} --yes --cache-dir {home / 'cache'}\n"
     for arguments in (("verify", str(path)), ("info", str(path)), ("repair", str(path))):
         done = tune(home, "cache", *arguments)
         assert done.returncode == 4
         assert pasted in done.stdout + done.stderr
         assert "cache repair" not in done.stdout + done.stderr
-    assert tune(home, *pasted.split()[1:]).returncode == 0
+    assert tune(home.parent, *pasted.split()[1:]).returncode == 0
     import_vectors(home)
     assert rows(home, "verify", "--all")
 

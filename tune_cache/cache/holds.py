@@ -169,8 +169,8 @@ def private_to_another(path: Path, name: str) -> StoreError:
     """Make the error of a store of which a file may not be read: that is no damage."""
     return StoreError(
         f"store {str(path)!r} is private to another user: {name!r} may not be read",
-        hint=f"its owner can share it: chmod -R go+rX {quoted(path.absolute())}, on the folders "
-        "above it too; or use a cache of your own: --cache-dir",
+        hint="use a cache of your own (--cache-dir), or let its owner share it and the folders "
+        f"above it: chmod -R go+rX {quoted(path.absolute())}",
     )
 
 

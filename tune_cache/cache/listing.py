@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tune_cache.cache.holds import Hold, hold_store, nothing_at
+from tune_cache.cache.layout import cache_of
 from tune_cache.errors import StoreCorruptError, printable, quoted
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "parse_object",
     "problem_of",
     "remedy",
+    "removing",
 ]
 
 LARGEST_JSON_BYTES = 64 << 20  # some 100,000 shards
@@ -61,15 +63,27 @@ def mending(store: Path, *, is_copyable: bool = False) -> str:
 
     Examples
     --------
-    >>> print(mending(Path("/c/v1/import:clap/seg10-a-b.zarr")))
-    remove it, and import it again: tune cache rm /c/v1/import:clap/seg10-a-b.zarr --yes
+    >>> print(mending(Path("/c/v1/mel/seg10-a-b.zarr")))
+    mend it: tune cache repair /c/v1/mel/seg10-a-b.zarr
     """
     from tune_cache.cache.exchange.header import IMPORTED  # which reads stores
 
-    store = store.absolute()  # it is found from anywhere
     if store.parent.name.startswith(IMPORTED) and not is_copyable:
-        return f"remove it, and import it again: tune cache rm {quoted(store)} --yes"
-    return f"mend it: tune cache repair {quoted(store)}"
+        return f"remove it, and import it again: {removing(store)}"
+    return f"mend it: tune cache repair {quoted(store.absolute())}"
+
+
+def removing(store: Path) -> str:
+    """The command that removes a store; a damaged one only from the cache that it lies in.
+
+    Examples
+    --------
+    >>> removing(Path("/c/v1/mel/seg10-a-b.zarr"))
+    'tune cache rm /c/v1/mel/seg10-a-b.zarr --yes --cache-dir /c'
+    """
+    root = cache_of(store.absolute())
+    place = "" if root is None else f" --cache-dir {quoted(root)}"
+    return f"tune cache rm {quoted(store.absolute())} --yes{place}"
 
 
 def _store_of(path: Path) -> Path | None:

@@ -29,6 +29,7 @@ from tune_cache.cache.disk import (
 )
 from tune_cache.cache.holds import is_held
 from tune_cache.cache.layout import Layout, lock_path, repair_root
+from tune_cache.cache.listing import removing
 from tune_cache.cache.locks import Claims
 from tune_cache.cache.plan import PlannedTrack
 from tune_cache.cache.removal import REMOVING_SUFFIX, remove_folder, remove_store
@@ -37,7 +38,7 @@ from tune_cache.cache.store import Store, open_store
 from tune_cache.cache.verify import Verification, verify_store
 from tune_cache.cache.work import Run
 from tune_cache.encoders.base import EncoderInfo
-from tune_cache.errors import StoreCorruptError, StoreError, StoreMismatchError, quoted
+from tune_cache.errors import StoreCorruptError, StoreError, StoreMismatchError
 from tune_cache.specs import StoreSpec, collection_digest
 
 __all__ = [
@@ -330,7 +331,7 @@ def move_to_its_place(found: Verification) -> Path:
         if place.exists():
             raise StoreMismatchError(
                 f"store {str(found.path)!r} belongs at {str(place)!r}, where a store lies already",
-                hint=f"remove it: tune cache rm {quoted(found.path.absolute())} --yes",
+                hint=f"remove it: {removing(found.path)}",
             )
         make_folders(place.parent)
         rename_folder(found.path, place)

@@ -157,7 +157,7 @@ def cache_verify(
                 again = _reencoded(open_store(path), reencode, seed, source, encoder_path, device)
             except (EncoderError, MissingExtraError, StoreError) as error:
                 problem = f"cannot be re-encoded: {error}"
-                problem += f" ({error.hint})" if error.hint else ""
+                problem += f" ({' '.join(error.hint.splitlines())})" if error.hint else ""
         results.append(Verified(found=found, reencoded=tuple(again), problem=problem))
         if on_store is not None:
             on_store(results[-1])

@@ -12,7 +12,7 @@ from tune_cache.cache.exchange.header import IMPORTED
 from tune_cache.cache.find import copy_sources
 from tune_cache.cache.inventory import Inventory
 from tune_cache.cache.layout import Layout
-from tune_cache.cache.listing import mending
+from tune_cache.cache.listing import mending, removing
 from tune_cache.cache.plan import PlannedTrack
 from tune_cache.cache.repair import damaged_tracks, failed_for_now
 from tune_cache.cache.store import Store, open_store
@@ -179,7 +179,7 @@ def _lost(found: Verification) -> StoreCorruptError:
     """Make the error of imported vectors that are damaged."""
     return StoreCorruptError(
         f"damaged vectors of store {found.path.name!r} cannot be made again, as they were imported",
-        hint=f"{mending(found.path)}; nothing was changed",
+        hint=f"nothing was changed\n{mending(found.path)}",
         path=str(found.path),
         tracks=found.tracks,
     )
@@ -231,8 +231,7 @@ def plan_all(found: Verification, source: Source, encoder_path: Path | None) -> 
         raise StoreMismatchError(
             f"the audio of dataset {str(source.dataset)!r} makes store {place.name!r}, "
             f"not {path.name!r}: tracks were added, removed or changed, or it is another dataset",
-            hint=f"run `tune extract {quoted(source.dataset)}`; "
-            f"`tune cache rm {quoted(path)} --yes` removes this",
+            hint=f"run `tune extract {quoted(source.dataset)}`; `{removing(path)}` removes this",
         )
     info = encoder_of(spec, source.context, encoder_path)
     wanted = frozenset(track.track_id for track in tracks)
@@ -264,7 +263,7 @@ def _spec_of(found: Verification, context: Context, encoder_path: Path | None) -
         pass
     raise StoreCorruptError(
         f"the settings of store {path.name!r} cannot be read, and it was not made with the usual",
-        hint=f"remove it (`tune cache rm {quoted(path)} --yes`) and run `tune extract` with the "
+        hint=f"remove it (`{removing(path)}`) and run `tune extract` with the "
         "flags it was made with",
         path=str(path),
     )
