@@ -12,16 +12,16 @@ import pytest
 from crash import fork, join
 from world import RATE, World, arrays_of
 
-from tune_cache.cache.status import progress_of
 from tune_cache.cache.find import find_stores
+from tune_cache.cache.status import progress_of
 from tune_cache.cache.store import open_store
 from tune_cache.cache.verify import verify_store
-from tune_cache.commands.context import Context
-from tune_cache.datasets.config import Config
 from tune_cache.commands.caches import cache_ls
+from tune_cache.commands.context import Context
 from tune_cache.commands.exchange import export_store
 from tune_cache.commands.integrity import cache_repair, cache_verify
 from tune_cache.commands.show_caches import verified as verified_text
+from tune_cache.datasets.config import Config
 from tune_cache.errors import StoreError, TuneCacheError, UsageError
 
 ANNE, BERT, LAB = 54_321, 54_322, 54_300  # two users, and the group that both are in
