@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,11 @@ import numpy as np
 import pytest
 from world import LENGTHS, World
 
+from tune_cache.cache import gather
+from tune_cache.cache.find import find_stores
 from tune_cache.cache.gather import read_rows
+from tune_cache.cache.holds import is_held
+from tune_cache.cache.layout import Layout
 from tune_cache.cache.shards import SHARD_ROWS, array_metadata, shard_n_bytes
 from tune_cache.cache.store import open_store
 from tune_cache.errors import (
@@ -114,6 +120,46 @@ def test_every_file_whose_size_changed_is_noticed_on_open(store, kind):
             open_store(store)
         (store / name).write_bytes(kept)
     open_store(store)
+
+
+@pytest.mark.parametrize(
+    "file", ["embeddings/mean/c/0/0/0", "tracks/offset/c/0", "files.json", "zarr.json"]
+)
+def test_an_error_that_is_dropped_holds_no_store(made, tmp_path, file):
+    store = Path(shutil.copytree(made, tmp_path / "v1/toy" / made.name))
+    (store / file).unlink()
+    asked = {"encoder": "toy", "lengths": [1], "audio": dict, "track_ids": sorted(LENGTHS)}
+    gc.collect()
+    gc.disable()  # what nobody refers to must be gone without it
+    try:
+        with contextlib.suppress(StoreError):
+            open_store(store)
+        assert not is_held(store)
+        with contextlib.suppress(StoreError):
+            find_stores(Layout(tmp_path), **asked)
+        assert not is_held(store)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_read_that_fails_holds_no_store(store, monkeypatch, n_threads):
+    monkeypatch.setattr(gather, "MANY_SHARDS", 1 if n_threads > 1 else 10)
+    path = store / "embeddings/mean/c/0/0/0"
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+    gc.collect()
+    gc.disable()
+    try:
+        opened = open_store(store)
+        with contextlib.suppress(StoreCorruptError):
+            opened.read(opened.track_ids)
+            pytest.fail("it was read")
+        del opened
+        assert not is_held(store)
+    finally:
+        gc.enable()
 
 
 def test_a_linked_file_is_refused(store, tmp_path):

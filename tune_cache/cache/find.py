@@ -143,7 +143,8 @@ def find_stores(
         except StoreError as error:  # it may be of other tracks: told only if nothing serves
             is_there = not isinstance(error, StoreMismatchError | StoreNotFoundError)
             if is_there and _would_serve(path, track_ids, serves):
-                damaged.setdefault(path.name.removeprefix("seg").split("-")[0], error)
+                label = path.name.removeprefix("seg").split("-")[0]
+                damaged.setdefault(label, error.with_traceback(None))  # which holds the store
             near.append(f"{path.name} cannot be used: {error}")
             continue
         if pooling not in store.poolings:
@@ -164,7 +165,7 @@ def find_stores(
         candidates.append(store)
     for label in damaged.keys() - {store.spec.segments.label for store in candidates}:
         if wanted or not candidates:
-            raise damaged[label]
+            raise damaged.pop(label)
         logger.warning("segment length %s is passed over: %s", label, damaged[label])
     return _one_a_length(candidates, track_ids, wanted, near, encoder, remedy)
 

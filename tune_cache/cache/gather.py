@@ -203,6 +203,7 @@ def read_rows(
     for places in np.split(order, cuts) if len(rows) else []:
         shards.setdefault(int(rows[places[0]]) // SHARD_ROWS, []).append(places)
     hit = 0, shape[0]
+    failed: tuple[tuple[int, int], StoreCorruptError] | None = None
     try:
         if is_described:
             check_metadata(folder, embeddings_metadata(shape, dtype), files)
@@ -218,16 +219,17 @@ def read_rows(
                     for places in shards[index]:
                         reader.gather(shard, places)
             except StoreCorruptError as error:
-                return reader.hit, error
+                return reader.hit, error.with_traceback(None)  # a thread's frames hold its result
             return None
 
         n_threads = min(os.cpu_count() or 1, MOST_THREADS) if len(shards) >= MANY_SHARDS else 1
         with ThreadPoolExecutor(n_threads) as threads:  # reading and checksums let others run
             for failed in threads.map(read, shards) if n_threads > 1 else map(read, shards):
                 if failed is not None:
-                    hit, error = failed
-                    raise error
+                    hit = failed[0]
+                    raise failed[1]
     except StoreCorruptError as error:
+        failed = None  # or the error keeps itself, and the store held, until a collection
         if tracks is not None:
             error.tracks = tracks(*hit)
         raise

@@ -105,9 +105,9 @@ def named(path: Path) -> str:
     return f"file {path.relative_to(store).as_posix()!r} of store {str(store)!r}"
 
 
-def corrupt(path: Path, what: str) -> StoreCorruptError:
+def corrupt(path: Path, what: str, *, tracks: tuple[str, ...] = ()) -> StoreCorruptError:
     """Make the error of a damaged file."""
-    return StoreCorruptError(what, hint=remedy(path), path=str(path))
+    return StoreCorruptError(what, hint=remedy(path), path=str(path), tracks=tracks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,9 +206,12 @@ def open_files(path: Path) -> Files:
     for name, problem in differing_sizes(files).items():
         from tune_cache.cache.blame import tracks_hit  # which reads stores
 
-        damage = corrupt(path / name, f"file {name!r} of store {str(path)!r} {problem}")
-        damage.tracks = tracks_hit(path, name)
-        raise damage
+        # raised unnamed: a name here would keep the store held until the next collection
+        raise corrupt(
+            path / name,
+            f"file {name!r} of store {str(path)!r} {problem}",
+            tracks=tracks_hit(path, name),
+        )
     try:
         files.read(path / "zarr.json")
     except OSError as error:
