@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import time
+import traceback
 from pathlib import Path
 
 from world import RATE, ToyEncoder, World, arrays_of
@@ -51,6 +52,8 @@ def fork(work) -> int:
         try:
             work()
             code = 0
+        except BaseException:  # pytest shows it where a test fails of it
+            traceback.print_exc()
         finally:
             os._exit(code)
     return pid

@@ -166,7 +166,7 @@ MUTATIONS = (
     Mutation(
         "room for a replacement",
         "cache/replacement.py",
-        "            check_room([job], plan, dim=self.info.dim, hint=NO_ROOM)\n",
+        "                check_room([job], plan, dim=self.info.dim, hint=NO_ROOM)\n",
         "",
         ("tests/test_repair.py::test_a_repair_without_room_is_refused_before_anything_is_encoded",),
     ),

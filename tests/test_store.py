@@ -20,6 +20,7 @@ from tune_cache.cache.holds import is_held
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.shards import SHARD_ROWS, array_metadata, shard_n_bytes
 from tune_cache.cache.store import open_store
+from tune_cache.cache.verify import verify_store
 from tune_cache.errors import (
     StoreCorruptError,
     StoreError,
@@ -138,6 +139,26 @@ def test_an_error_that_is_dropped_holds_no_store(made, tmp_path, file):
         with contextlib.suppress(StoreError):
             find_stores(Layout(tmp_path), **asked)
         assert not is_held(store)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [lambda data: b"", lambda data: data + b"x", lambda data: bytes([data[0] ^ 1]) + data[1:]],
+    ids=["emptied", "grown", "flipped"],
+)
+def test_whatever_verify_finds_it_holds_no_store(store, harm):
+    gc.collect()
+    gc.disable()
+    try:
+        for name in [*data_files(store), "COMPLETE"]:
+            data = (store / name).read_bytes()
+            (store / name).write_bytes(harm(data))
+            with contextlib.suppress(StoreError):
+                assert not verify_store(store).is_ok or not data
+            assert not is_held(store), name
+            (store / name).write_bytes(data)
     finally:
         gc.enable()
 

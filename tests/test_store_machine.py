@@ -28,6 +28,7 @@ from world import RATE, ToyEncoder, World, arrays_of, inline_decoders, make_old,
 from world import write_track as write
 
 from tune_cache.audio import decode
+from tune_cache.cache.holds import is_held
 from tune_cache.cache.removal import remove_store
 from tune_cache.cache.repair import clean_after, damaged_tracks, repair_store
 from tune_cache.cache.store import open_store
@@ -75,6 +76,8 @@ class Cache(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=self.root))
         self.patch = pytest.MonkeyPatch()
+        gc.collect()
+        gc.disable()
         self.patch.setattr(os, "fsync", lambda descriptor: None)  # no loss of power here
         logging.disable(logging.WARNING)  # a captured record of an error keeps stores open
         self.world = World(self.folder, ToyEncoder())
@@ -88,6 +91,7 @@ class Cache(RuleBasedStateMachine):
     def teardown(self) -> None:
         logging.disable(logging.NOTSET)
         self.patch.undo()
+        gc.enable()
         shutil.rmtree(self.folder)
 
     def _put(self, name: str) -> None:
@@ -182,7 +186,6 @@ class Cache(RuleBasedStateMachine):
     def remove(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.made)))
         path = self.world.layout.v1 / "toy" / name
-        gc.collect()  # an error that was caught may hold a store in a circle
         assert remove_store(path) == ""
         clean_after(path)
         del self.made[name]
@@ -191,6 +194,8 @@ class Cache(RuleBasedStateMachine):
     @invariant()
     def every_store_is_whole_or_an_error(self) -> None:
         """Under its name a store is complete, and is the one it first was."""
+        for path in self.world.layout.store_paths():
+            assert not is_held(path), "held"
         there = {path.name: path for path in self.world.layout.store_paths()}
         assert self.made.keys() <= there.keys(), "a published store is gone"
         for name, path in there.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Self
 
 __all__ = [
     "AudioError",
@@ -111,6 +112,11 @@ class TuneCacheError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, dict(self.__dict__)))
+
+    def detached(self) -> Self:
+        """Itself, to be kept: without the frames that it came through, which hold stores open."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
 
 def _rebuild(kind: type[TuneCacheError], message: str, fields: dict[str, object]) -> TuneCacheError:

@@ -144,7 +144,7 @@ def find_stores(
             is_there = not isinstance(error, StoreMismatchError | StoreNotFoundError)
             if is_there and _would_serve(path, track_ids, serves):
                 label = path.name.removeprefix("seg").split("-")[0]
-                damaged.setdefault(label, error.with_traceback(None))  # which holds the store
+                damaged.setdefault(label, error.detached())
             near.append(f"{path.name} cannot be used: {error}")
             continue
         if pooling not in store.poolings:

@@ -219,7 +219,7 @@ def read_rows(
                     for places in shards[index]:
                         reader.gather(shard, places)
             except StoreCorruptError as error:
-                return reader.hit, error.with_traceback(None)  # a thread's frames hold its result
+                return reader.hit, error.detached()  # the frames of a thread hold its result
             return None
 
         n_threads = min(os.cpu_count() or 1, MOST_THREADS) if len(shards) >= MANY_SHARDS else 1

@@ -97,7 +97,7 @@ class Values:
                     is_described=store.is_described,
                 )
             except StoreCorruptError as error:
-                self.errors.append(error)
+                self.errors.append(error.detached())
         return arrays
 
     def misdescribed(
