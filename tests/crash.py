@@ -52,7 +52,7 @@ def fork(work) -> int:
         try:
             work()
             code = 0
-        except BaseException:  # pytest shows it where a test fails of it
+        except BaseException:  # noqa: BLE001 - pytest shows it where a test fails of it
             traceback.print_exc()
         finally:
             os._exit(code)
