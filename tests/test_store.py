@@ -143,21 +143,19 @@ def test_an_error_that_is_dropped_holds_no_store(made, tmp_path, file):
         gc.enable()
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [lambda data: b"", lambda data: data + b"x", lambda data: bytes([data[0] ^ 1]) + data[1:]],
-    ids=["emptied", "grown", "flipped"],
-)
-def test_whatever_verify_finds_it_holds_no_store(store, harm):
+def test_whatever_verify_finds_it_holds_no_store(store):
     gc.collect()
     gc.disable()
     try:
         for name in [*data_files(store), "COMPLETE"]:
             data = (store / name).read_bytes()
-            (store / name).write_bytes(harm(data))
-            with contextlib.suppress(StoreError):
-                assert not verify_store(store).is_ok or not data
-            assert not is_held(store), name
+            places = range(0, len(data), 1 + len(data) // 24)
+            flipped = [data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :] for n in places]
+            for harmed in [b"", data + b"x", *flipped]:
+                (store / name).write_bytes(harmed)
+                with contextlib.suppress(StoreError):
+                    verify_store(store)
+                assert not is_held(store), name
             (store / name).write_bytes(data)
     finally:
         gc.enable()

@@ -162,7 +162,7 @@ class _Look:
         except UNREADABLE as error:
             if isinstance(error, StoreMismatchError) and self.is_vouched and is_whole:
                 raise  # so it was written, by another version
-            why = f"it has no attribute {error}" if isinstance(error, KeyError) else error
+            why = f"it has no attribute {error}" if isinstance(error, KeyError) else str(error)
             self.add(name, f"cannot be read: {why}")
             return None
         if not is_whole:
