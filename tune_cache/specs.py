@@ -20,6 +20,7 @@ from typing import Any, Literal
 from tune_cache.errors import StoreMismatchError, UsageError
 
 __all__ = [
+    "IMPORTED",
     "ChannelRule",
     "EncoderSpec",
     "GridRule",
@@ -29,8 +30,11 @@ __all__ = [
     "canonical_json",
     "collection_digest",
     "differing_fields",
+    "is_imported",
     "sha256_text",
 ]
+
+IMPORTED = "import:"  # begins the name of an encoder that only the importer vouches for
 
 TailPolicy = Literal["keep", "drop", "pad"]
 ChannelRule = Literal["mix", "first"]
@@ -57,6 +61,17 @@ def canonical_json(value: object) -> str:
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
+
+
+def is_imported(encoder: str) -> bool:
+    """Whether the vectors under an encoder's name were imported, and nothing here makes them.
+
+    Examples
+    --------
+    >>> is_imported("import:clap"), is_imported("muq")
+    (True, False)
+    """
+    return encoder.startswith(IMPORTED)
 
 
 def sha256_text(text: str) -> str:

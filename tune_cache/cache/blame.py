@@ -10,16 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from tune_cache.cache.consistency import is_shard, scope_of
+from tune_cache.cache.findings import UNREADABLE
 from tune_cache.cache.gather import tracks_between
 from tune_cache.cache.holds import hold_store
 from tune_cache.cache.listing import parse_object, read_listing
 from tune_cache.cache.shards import SHARD_ROWS
 from tune_cache.cache.store import Store
-from tune_cache.errors import StoreError
 
 __all__ = ["readable_part", "tracks_hit"]
 
-UNREADABLE = (OSError, StoreError, ValueError, LookupError, TypeError, RecursionError, MemoryError)
+NOT_TOLD = (OSError, RecursionError, *UNREADABLE)
 
 
 def readable_part(path: Path) -> Store | None:
@@ -31,7 +31,7 @@ def readable_part(path: Path) -> Store | None:
         files = read_listing(hold_store(path))
         group = parse_object(path / "zarr.json", files.read(path / "zarr.json"))
         return Store(path, group["attributes"], files)
-    except UNREADABLE:
+    except NOT_TOLD:
         return None
 
 
@@ -54,5 +54,5 @@ def tracks_hit(path: Path, file: str) -> tuple[str, ...]:
         start = int(file.partition("/c/")[2].partition("/")[0]) * SHARD_ROWS
         stop = min(start + SHARD_ROWS, store.n_segments)
         return tracks_between(store.track_ids, store.offset, start, stop)
-    except UNREADABLE:
+    except NOT_TOLD:
         return ()

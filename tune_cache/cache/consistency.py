@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tune_cache.cache.findings import Finding, Scope
-from tune_cache.cache.layout import Layout
+from tune_cache.cache.layout import Layout, cache_of
 from tune_cache.cache.salvage import ORIGINALS, SMALL, Salvage
 from tune_cache.cache.shards import SHARD_ROWS, shard_name
 from tune_cache.cache.store import STATUS_FAILED, STATUS_OK, Store
@@ -125,10 +125,10 @@ def misplacement(path: Path, spec_path: Path) -> str:
 
 def place_of(store: Store) -> Path | None:
     """Where the content of a store belongs; None outside cache folders, where names are free."""
-    v1 = store.path.parent.parent
-    if v1.name != Layout(v1).v1.name:
+    root = cache_of(store.path)
+    if root is None:
         return None
-    return Layout(v1.parent).store_path(store.spec, str(store.attrs.get("collection_digest")))
+    return Layout(root).store_path(store.spec, str(store.attrs.get("collection_digest")))
 
 
 def is_shard(name: str) -> bool:

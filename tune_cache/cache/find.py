@@ -133,7 +133,8 @@ def find_stores(
     for path in layout.store_paths():
         if path.parent.name != encoder:
             continue
-        if wanted and path.name.removeprefix("seg").split("-")[0] not in wanted:
+        label = path.name.removeprefix("seg").split("-")[0]
+        if wanted and label not in wanted:
             continue
         try:
             store = open_store(path)
@@ -143,7 +144,6 @@ def find_stores(
         except StoreError as error:  # it may be of other tracks: told only if nothing serves
             is_there = not isinstance(error, StoreMismatchError | StoreNotFoundError)
             if is_there and _would_serve(path, track_ids, serves):
-                label = path.name.removeprefix("seg").split("-")[0]
                 damaged.setdefault(label, error.detached())
             near.append(f"{path.name} cannot be used: {error}")
             continue

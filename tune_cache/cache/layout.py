@@ -41,8 +41,7 @@ def cache_of(store: Path) -> Path | None:
     ('/c', None)
     """
     v1 = store.parent.parent
-    is_inside = store.suffix == STORE_SUFFIX and v1 == Layout(v1.parent).v1
-    return v1.parent if is_inside else None
+    return v1.parent if v1 == Layout(v1.parent).v1 else None
 
 
 @dataclass(frozen=True, slots=True)

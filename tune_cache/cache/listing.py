@@ -21,6 +21,7 @@ from typing import Any
 from tune_cache.cache.holds import Hold, hold_store, nothing_at
 from tune_cache.cache.layout import cache_of
 from tune_cache.errors import StoreCorruptError, printable, quoted
+from tune_cache.specs import is_imported
 
 __all__ = [
     "Files",
@@ -66,9 +67,7 @@ def mending(store: Path, *, is_copyable: bool = False) -> str:
     >>> print(mending(Path("/c/v1/mel/seg10-a-b.zarr")))
     mend it: tune cache repair /c/v1/mel/seg10-a-b.zarr
     """
-    from tune_cache.cache.exchange.header import IMPORTED  # which reads stores
-
-    if store.parent.name.startswith(IMPORTED) and not is_copyable:
+    if is_imported(store.parent.name) and not is_copyable:
         return f"remove it, and import it again: {removing(store)}"
     return f"mend it: tune cache repair {quoted(store.absolute())}"
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_cache.audio import DECODER, RESAMPLER
-from tune_cache.cache.exchange.header import IMPORTED
 from tune_cache.cache.find import copy_sources
 from tune_cache.cache.inventory import Inventory
 from tune_cache.cache.layout import Layout
@@ -30,7 +29,7 @@ from tune_cache.errors import (
     quoted,
 )
 from tune_cache.segments import parse_seg
-from tune_cache.specs import StoreSpec, collection_digest, differing_fields
+from tune_cache.specs import StoreSpec, collection_digest, differing_fields, is_imported
 
 __all__ = ["RepairPlan", "Source", "encoder_of", "plan_all", "plan_rows"]
 
@@ -112,7 +111,7 @@ def encoder_of(spec: StoreSpec, context: Context, encoder_path: Path | None) -> 
     StoreMismatchError
         If it, or how this version decodes audio, is another: every differing field.
     """
-    if spec.encoder.name.startswith(IMPORTED):
+    if is_imported(spec.encoder.name):
         raise EncoderError(f"its vectors were imported, nothing here makes {spec.encoder.name!r}")
     with context.inventory() as inventory:
         info = get_encoder(spec.encoder.name).describe(
@@ -145,8 +144,8 @@ def plan_rows(found: Verification, source: Source, encoder_path: Path | None) ->
         raise StoreCorruptError(f"store {str(found.path)!r} cannot be read", path=str(found.path))
     damaged = damaged_tracks(found)
     wanted = {**failed_for_now(found), **damaged}
-    is_imported = store.spec.encoder.name.startswith(IMPORTED)
-    at_hand = source.find(wanted) if wanted and not is_imported else {}
+    imported = is_imported(store.spec.encoder.name)
+    at_hand = source.find(wanted) if wanted and not imported else {}
     seconds = store.n_samples / store.spec.segments.sample_rate_hz
     tracks = tuple(
         dataclasses.replace(at_hand[name], seconds=float(length) or at_hand[name].seconds)
@@ -157,7 +156,7 @@ def plan_rows(found: Verification, source: Source, encoder_path: Path | None) ->
     missing = [track for track in tracks if track.track_id in wanted]
     elsewhere = copy_sources(source.context.layout, store.spec, missing, {found.path})
     lacking = sorted(damaged.keys() - at_hand.keys() - elsewhere.keys())
-    if is_imported and set(found.tracks) - elsewhere.keys():
+    if imported and set(found.tracks) - elsewhere.keys():
         raise _lost(found)
     if lacking:
         raise StoreCorruptError(
@@ -212,7 +211,7 @@ def plan_all(found: Verification, source: Source, encoder_path: Path | None) -> 
         If the dataset's audio is not what the store's name says.
     """
     path = found.path
-    if path.parent.name.startswith(IMPORTED):
+    if is_imported(path.parent.name):
         raise _lost(found)
     if source.dataset is None:
         files = [item.file for item in found.findings if item.scope == "store"]

@@ -20,14 +20,21 @@ from typing import Literal
 import numpy as np
 
 from tune_cache.cache.assemble import Assembly
-from tune_cache.cache.exchange.header import IMPORTED, Array
+from tune_cache.cache.exchange.header import Array
 from tune_cache.cache.exchange.vectors import VectorFile, vector_blocks
 from tune_cache.cache.journal import TrackOutcome, check_rows
 from tune_cache.cache.ledger import machine_facts
 from tune_cache.cache.rows import Rows
 from tune_cache.errors import StoreError, StoreMismatchError, first_few
 from tune_cache.segments import covered_samples, segment_spec
-from tune_cache.specs import EncoderSpec, StoreSpec, canonical_json, collection_digest, sha256_text
+from tune_cache.specs import (
+    IMPORTED,
+    EncoderSpec,
+    StoreSpec,
+    canonical_json,
+    collection_digest,
+    sha256_text,
+)
 
 __all__ = ["ForeignTrack", "foreign_assembly"]
 

@@ -28,13 +28,12 @@ from tune_cache.errors import (
     first_few,
     printable,
 )
-from tune_cache.specs import StoreSpec, canonical_json, sha256_text
+from tune_cache.specs import IMPORTED, StoreSpec, canonical_json, sha256_text
 
 __all__ = [
     "ARRAYS",
     "COMPUTED",
     "EXCHANGE",
-    "IMPORTED",
     "LARGEST_HEADER_BYTES",
     "Array",
     "Content",
@@ -52,7 +51,6 @@ LARGEST_HEADER_BYTES = 64 << 20
 LARGEST_COUNT = (1 << 31) - 1  # of tracks, segments, vector components
 # of one row, all layers: a shard is then at most 1 GB, however short the file that claims it
 MOST_ROW_VALUES = 1 << 18
-IMPORTED = "import:"  # begins the name of an encoder that only the importer vouches for
 # every small array and its dtype, in the order in which the content digest takes them
 ARRAYS = {
     "segments/track": "i4",

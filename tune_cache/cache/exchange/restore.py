@@ -18,7 +18,7 @@ import numpy as np
 from tune_cache.cache.ahead import store_n_bytes
 from tune_cache.cache.assemble import Assembly, assemble
 from tune_cache.cache.disk import make_folders, remove_tree
-from tune_cache.cache.exchange.header import COMPUTED, IMPORTED, Content
+from tune_cache.cache.exchange.header import COMPUTED, Content
 from tune_cache.cache.journal import TrackOutcome
 from tune_cache.cache.layout import Layout
 from tune_cache.cache.locks import Claims
@@ -28,7 +28,7 @@ from tune_cache.cache.store import STATUS_FAILED, STATUS_OK, Store, open_store
 from tune_cache.cache.texts import check_offsets, decode_texts
 from tune_cache.errors import StoreCorruptError, StoreMismatchError, printable
 from tune_cache.segments import covered_samples
-from tune_cache.specs import collection_digest, differing_fields
+from tune_cache.specs import collection_digest, differing_fields, is_imported
 
 __all__ = ["assembly_of", "publish"]
 
@@ -104,7 +104,7 @@ def _outcomes(content: Content) -> list[TrackOutcome]:
     starts, counts = arrays["segments/start_sample"], arrays["segments/n_samples"]
     if len(counts) and (counts.min() < 1 or starts.max() > 1 << 53):
         raise ValueError("segments are empty or begin nowhere")
-    may_lack_audio = header.spec.encoder.name.startswith(IMPORTED)
+    may_lack_audio = is_imported(header.spec.encoder.name)
     outcomes = []
     for index, (track_id, message) in enumerate(zip(ids, messages, strict=True)):
         sha256 = arrays["tracks/audio_sha256"][index]
