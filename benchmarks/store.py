@@ -392,7 +392,7 @@ def main() -> None:
         stack.callback(shutil.rmtree, work)
         compared = formats(work, 2000)
         for n_rows in arguments.rows:
-            needed = n_rows * N_LAYERS * DIM * 2.1
+            needed = n_rows * N_LAYERS * DIM * 2 * 1.1
             if shutil.disk_usage(work).free < needed:
                 print(f"{n_rows} rows need {needed / 1e9:.0f} GB", file=sys.stderr)
                 continue
