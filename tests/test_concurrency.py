@@ -19,7 +19,9 @@ from crash import (
     join,
     leftovers,
     published,
+    sampled_steps,
 )
+from rivals import count_system_calls, stop_for_a_rival
 from torture import repetitions
 from world import ToyEncoder, World, arrays_of
 
@@ -71,6 +73,30 @@ def test_of_any_number_of_writers_half_are_killed_and_nothing_is_harmed(
     if honest and not are_killed:
         assert leftovers(world) == []
     check_resumed(world, expected)
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["locks work", "locks lie"])
+@pytest.mark.parametrize("begun", [False, True], ids=["nothing there", "a journal there"])
+def test_a_rival_may_do_everything_between_any_two_system_calls(pristine, tmp_path, begun, honest):
+    """One writer stops before its n-th call, another does all its work, the first goes on."""
+    source, expected = pristine
+
+    def make(name: str) -> World:
+        world = World(tmp_path / name, ToyEncoder())
+        shutil.copytree(source.audio, world.audio)
+        if begun:
+            world.extract(part="1/2")
+        return world
+
+    n_calls = count_system_calls(make("count").extract)
+    for call in sampled_steps(n_calls, repetitions(8, n_calls)):
+        world = make(str(call))
+        codes = stop_for_a_rival(world.extract, call, honest=honest)
+        assert codes == [0, 0], call
+        ((name, arrays),) = published(world).items()
+        assert arrays == expected[name], call
+        assert leftovers(world) == [], call
+        shutil.rmtree(world.folder)
 
 
 def test_readers_never_see_a_store_that_is_unfinished_or_changes(pristine, tmp_path):

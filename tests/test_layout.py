@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,33 @@ def test_a_root_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be created"):
         Layout(tmp_path / "file" / "cache").prepare()
+
+
+def test_a_folder_that_a_rival_makes_while_it_is_looked_for_is_not_taken_for_private(
+    tmp_path, monkeypatch
+):
+    layout = Layout(tmp_path / "cache")
+    layout.prepare()
+    folder = layout.v1 / "toy"
+    looks = []
+
+    def then_a_rival_makes_it(look):
+        def looking(path, *arguments, **options):
+            try:
+                return look(path, *arguments, **options)
+            finally:
+                if Path(path) == folder:
+                    looks.append(look)
+                    if len(looks) == 1:
+                        folder.mkdir()
+
+        return looking
+
+    monkeypatch.setattr(os, "access", then_a_rival_makes_it(os.access))
+    monkeypatch.setattr(Path, "stat", then_a_rival_makes_it(Path.stat))
+    layout.prepare("toy")
+    assert looks
+    assert folder.is_dir()
 
 
 def test_store_names_say_encoder_length_and_both_hashes(tmp_path):

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import damage
@@ -18,6 +19,7 @@ import pytest
 from crash import AtStep, die, fork, join, sampled_steps
 from damage import SECONDS, files_of, make_world, numbers_of, small_spec
 from power_loss import Recorder, lose
+from rivals import count_system_calls, stop_for_a_rival
 from test_preflight import Usage
 from torture import repetitions
 from world import InlineDecoders, World, arrays_of, inline_decoders
@@ -518,6 +520,20 @@ def test_two_repairs_at_once_make_one_store(pristine, tmp_path):
         assert arrays_of(path) == arrays_of(pristine[1])
         repair(world, path)
         assert leftovers(world) == []
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["locks work", "locks lie"])
+def test_another_repair_may_do_everything_between_any_two_system_calls(pristine, tmp_path, honest):
+    world, path = fresh(pristine, tmp_path / "count", SHARD)
+    n_calls = count_system_calls(lambda: repair(world, path))
+    for call in sampled_steps(n_calls, repetitions(8, n_calls)):
+        world, path = fresh(pristine, tmp_path / str(call), SHARD)
+        work = partial(repair, world, path)
+        assert stop_for_a_rival(work, call, honest=honest) == [0, 0], call
+        assert arrays_of(path) == arrays_of(pristine[1]), call
+        repair(world, path)
+        assert leftovers(world) == [], call
+        shutil.rmtree(world.folder)
 
 
 def test_a_rival_that_swaps_as_well_does_not_put_the_damaged_store_back(

@@ -11,6 +11,7 @@ of the shards.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -136,13 +137,19 @@ class _Writer:
 
     def _write(self, name: str, data: bytes, *, listed: bool = True) -> None:
         path = self.folder / name
-        if path.parent not in self.made:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.made.add(path.parent)
+        self._make(path.parent)
         n_layers = self.n_layers.get(name.partition("/c/")[0], 0)
         entry = self.hashing.submit(listing_entry, data, n_layers)
         write_durably(path, data, sync_parent=False)
         (self.files if listed else self.beside)[name] = entry.result()
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder inside ours, and never ours: a rival that published has removed it."""
+        if folder != self.folder and folder not in self.made:
+            self._make(folder.parent)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+            self.made.add(folder)
 
     def create(self, name: str, shape: Sequence[int], dtype: str, **layout: Any) -> Any:
         import zarr

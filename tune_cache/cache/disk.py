@@ -18,6 +18,7 @@ import contextlib
 import os
 import shutil
 import socket
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "appearing_durably",
     "make_folders",
     "make_private_folder",
+    "may_write_in",
     "observed",
     "publish_folder",
     "remove_link",
@@ -118,8 +120,34 @@ def make_folders(folder: Path) -> None:
         return
     make_folders(folder.parent)
     step("make-folder", folder)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:  # pathlib's own answer takes two looks, between which it may go
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                raise
     sync_folder(folder.parent)
+
+
+def may_write_in(folder: Path) -> bool:
+    """Whether files may be made in a folder.
+
+    Asked of the folder that is open, not of its name: a rival may remove it, or make it, between
+    two looks at a name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return False
+    try:
+        return os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_durably(path: Path, data: bytes, *, sync_parent: bool = True) -> None:

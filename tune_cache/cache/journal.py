@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import stat
 import struct
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tune_cache.cache.disk import make_private_folder, write_durably
+from tune_cache.cache.disk import make_private_folder, may_write_in, write_durably
 from tune_cache.cache.plan import PlannedTrack
 from tune_cache.errors import StoreError
 from tune_cache.specs import StoreSpec, canonical_json
@@ -154,15 +153,17 @@ def make_work_folder(work: Path) -> None:
     StoreError
         If it is a link, another user's, or others may write in it: what they
         plant there would be written through, or published as vectors.
+    FileNotFoundError
+        If a rival removes it meanwhile, as it has published the store.
     """
     for folder in (work, work / "units"):
         make_private_folder(folder, exist_ok=True)
-        mode = folder.lstat().st_mode
-        others_write = mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if not stat.S_ISDIR(mode) or others_write or not os.access(folder, os.W_OK | os.X_OK):
+        found = folder.lstat()
+        others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not stat.S_ISDIR(found.st_mode) or others_write or not may_write_in(folder):
             raise StoreError(
-                f"the journal {str(folder)!r} is not yours alone (mode {stat.filemode(mode)}, "
-                f"uid {folder.lstat().st_uid})",
+                f"the journal {str(folder)!r} is not yours alone "
+                f"(mode {stat.filemode(found.st_mode)}, uid {found.st_uid})",
                 hint="another user may be at work on this store: wait for it, or extract "
                 "elsewhere with --cache-dir; what nobody is at work on may be removed",
             )

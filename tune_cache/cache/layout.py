@@ -154,15 +154,15 @@ class Layout:
             If it is private to another user, or anybody on the machine could plant files in it.
         """
         for folder in (self.root, self.v1, *(self.v1 / name for name in encoders)):
+            mode = _mode_of(folder)
+            if mode is None:
+                continue  # and not asked about again: a rival may make it meanwhile
             if not os.access(folder, os.R_OK | os.X_OK):
-                if _is_absent(folder):
-                    continue
                 raise UsageError(
                     f"cache folder {str(folder)!r} is private to another user",
                     hint=f"its owner can share it: chmod -R go+rX {str(folder)!r}; "
                     "or use one of your own: --cache-dir",
                 )
-            mode = folder.stat().st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
                 raise UsageError(
                     f"cache folder {str(folder)!r} is writable by everybody",
@@ -170,15 +170,14 @@ class Layout:
                 )
 
 
-def _is_absent(path: Path) -> bool:
-    """Whether there is nothing; False where that cannot be told."""
+def _mode_of(path: Path) -> int | None:
+    """Permissions of what is there; None if nothing is, 0 where that cannot be told."""
     try:
-        path.stat()
+        return path.stat().st_mode
     except FileNotFoundError:
-        return True
+        return None
     except OSError:
-        pass
-    return False
+        return 0
 
 
 def resolve_cache_dir(

@@ -23,6 +23,7 @@ from tune_cache.cache.disk import (
     ASIDE_SUFFIX,
     make_folders,
     make_private_folder,
+    may_write_in,
     rename_folder,
     swap_folders,
     unique_suffix,
@@ -122,8 +123,7 @@ def check_replaceable(final: Path) -> None:
     is_sticky = folder.stat().st_mode & stat.S_ISVTX
     may_rename = not is_sticky or uid in (0, folder.stat().st_uid, final.stat().st_uid)
     # a folder that goes elsewhere is written: it is told which folder it lies in
-    needed = [place for place in (folder, final, repair_root(final)) if place.exists()]
-    closed = next((place for place in needed if not os.access(place, os.W_OK | os.X_OK)), None)
+    closed = next(filter(_is_closed, (folder, final, repair_root(final))), None)
     if closed is not None or not may_rename:
         raise StoreError(
             f"store {str(final)!r} cannot be replaced: you may not write in {str(closed)!r}"
@@ -132,6 +132,14 @@ def check_replaceable(final: Path) -> None:
             hint="its owner can repair it, or make a store of your own: --cache-dir; "
             "nothing was changed",
         )
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether a folder is there that may not be written in."""
+    try:
+        return not may_write_in(folder)
+    except FileNotFoundError:
+        return False
 
 
 def finish_swap(final: Path) -> None:
