@@ -10,13 +10,17 @@ import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import tune
+from crash import sampled_steps
 from damage import forge
+from rivals import count_system_calls, stop_for_a_rival
 from small_dataset import N_TRACKS, make_small_dataset
+from torture import repetitions
 from world import LENGTHS, RATE, World, arrays_of, make_old, toy_spec, write_track
 
 import tune_cache
@@ -431,6 +435,48 @@ def test_pruning_for_good_leaves_what_is_read_and_removes_the_rest(world):
     age(one, 40)  # it was read just now
     assert [item.path for item in prune(world, older_than="30d", yes=True)] == [one]
     assert not one.exists()
+
+
+def list_stores(world: World) -> None:
+    stores = tune_cache.cache_ls(cache_dir=world.layout.root)
+    assert not any(store.problem for store in stores)
+    tune_cache.cache_du(cache_dir=world.layout.root)
+
+
+def ask_for_status(world: World) -> None:
+    rows = progress_of(world.layout, audio_of(world), encoder="toy")
+    assert not any(row.problem for row in rows)
+
+
+def verify_all(world: World) -> None:
+    found = tune_cache.cache_verify(every=True, cache_dir=world.layout.root)
+    assert all(one.is_ok for one in found)
+
+
+def prune_all(world: World) -> None:
+    removed = prune(world, unused=True, older_than=0, yes=True)
+    assert all(item.is_removed or "being read" in item.problem for item in removed)
+
+
+@pytest.mark.parametrize("look", [list_stores, ask_for_status, verify_all, prune_all])
+def test_a_store_that_somebody_removes_meanwhile_is_no_damage(look, tmp_path):
+    """Whenever it is removed while one looks at all."""
+    source = World.make(tmp_path / "source")
+    source.extract()
+
+    def make(name: str) -> World:
+        shutil.copytree(source.folder, tmp_path / name)
+        return World(tmp_path / name, source.encoder)
+
+    def remove(world: World) -> None:
+        rm(world, *(path.name for path in world.layout.store_paths()), yes=True)
+
+    n_calls = count_system_calls(partial(look, make("count")))
+    for call in sampled_steps(n_calls, repetitions(8, min(n_calls, 300))):
+        world = make(str(call))
+        rival = partial(remove, world)
+        assert stop_for_a_rival(partial(look, world), call, honest=True, rival=rival) == [0, 0]
+        shutil.rmtree(world.folder)
 
 
 def connect(world: World, path: Path) -> None:

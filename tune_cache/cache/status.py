@@ -19,7 +19,7 @@ from tune_cache.cache.layout import Layout, lock_path
 from tune_cache.cache.locks import alone, claimed_units
 from tune_cache.cache.notes import read_note, units_done
 from tune_cache.cache.store import open_store
-from tune_cache.errors import StoreError
+from tune_cache.errors import StoreError, StoreNotFoundError
 
 __all__ = ["Progress", "progress_of"]
 
@@ -80,7 +80,10 @@ def progress_of(
     for path in layout.store_paths():
         label = path.name.removeprefix("seg").split("-")[0]
         if path.parent == folder and (not labels or label in labels):
-            row = _of_store(path, label, audio)
+            try:
+                row = _of_store(path, label, audio)
+            except StoreNotFoundError:
+                continue  # removed meanwhile
             if row.n_there or row.n_failed or row.n_changed or row.problem:
                 rows.append(row)
     for work in sorted(folder.glob(".*.zarr.work")):
@@ -96,6 +99,8 @@ def _of_store(path: Path, label: str, audio: Mapping[str, str]) -> Progress:
         store = open_store(path)
         here = dict(zip(store.track_ids, store.audio_sha256, strict=True))
         status = store.status
+    except StoreNotFoundError:
+        raise
     except StoreError as error:
         return Progress(path=path, label=label, state="damaged", problem=str(error))
     misplaced = misplacement(path, place_of(store) or path)

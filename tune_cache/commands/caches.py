@@ -76,6 +76,8 @@ def cache_ls(*, cache_dir: Path | str | None = None) -> list[CachedStore]:
         try:
             store = open_store(path)
             store.files.hold.close()  # a list of a thousand must not run out of descriptors
+        except StoreNotFoundError:
+            continue  # removed meanwhile
         except StoreError as error:
             problem = str(error)
             is_damaged = isinstance(error, StoreCorruptError | StoreMismatchError)

@@ -248,7 +248,10 @@ def cache_prune(
     found = []
     for item in items_of(layout):
         if item.kind == "store" and with_stores:
-            why = _why_unneeded(item.path, used, seconds, unused=unused)
+            try:
+                why = _why_unneeded(item.path, used, seconds, unused=unused)
+            except FileNotFoundError:
+                continue  # somebody else removed it
         elif orphans and is_orphan(item, older_than_seconds=seconds):
             why = "nobody works on it"
         else:
