@@ -10,7 +10,7 @@ PARALLEL := -n auto --dist worksteal
 # the eighteen promises of docs/reliability.md, those that are repeated and those that are not
 TORTURE := $(addprefix tests/test_,$(addsuffix .py,crash interrupt power_loss full_disk preflight concurrency \
 	store_machine verify repair hostile_extract hostile_store hostile_names store two_users zarr_readers \
-	old_stores extract identity journal management inventory layout))
+	old_stores extract identity journal management inventory layout import_vectors))
 
 .PHONY: help demo test browser torture mutations test-transformers-4 lint format bench bench-encoder bench-memory \
 	bench-extract bench-store bench-probe bench-mlp bench-trained bench-report bench-real-clips figures clean

@@ -526,7 +526,7 @@ def test_two_repairs_at_once_make_one_store(pristine, tmp_path):
 def test_another_repair_may_do_everything_between_any_two_system_calls(pristine, tmp_path, honest):
     world, path = fresh(pristine, tmp_path / "count", SHARD)
     n_calls = count_system_calls(lambda: repair(world, path))
-    for call in sampled_steps(n_calls, repetitions(8, n_calls)):
+    for call in sampled_steps(n_calls, repetitions(8, min(n_calls, 300))):
         world, path = fresh(pristine, tmp_path / str(call), SHARD)
         work = partial(repair, world, path)
         assert stop_for_a_rival(work, call, honest=honest) == [0, 0], call
@@ -554,6 +554,28 @@ def test_a_rival_that_swaps_as_well_does_not_put_the_damaged_store_back(
     assert repair(world, path).is_replaced
     assert len(calls) == 2
     assert arrays_of(path) == arrays_of(pristine[1])
+    assert leftovers(world) == []
+
+
+def test_a_rival_that_replaces_the_store_before_the_last_look_is_no_damage(
+    world, pristine, monkeypatch
+):
+    """As where locks lie: the last look is at the damaged store, which the rival put there."""
+    path = store_of(world)
+    harm(path, SHARD)
+    look, looked = repairing.verify_store, []
+
+    def after_a_rival(place, **options):
+        looked.append(place)
+        if len(looked) == 1:
+            assert repair(world, path).is_replaced
+        return look(place, **options)
+
+    monkeypatch.setattr(repairing, "verify_store", after_a_rival)
+    assert repair(world, path).is_replaced
+    assert looked[0] != path
+    assert arrays_of(path) == arrays_of(pristine[1])
+    assert repair(world, path) is None
     assert leftovers(world) == []
 
 

@@ -39,7 +39,12 @@ from tune_cache.cache.store import Store, open_store
 from tune_cache.cache.verify import Verification, verify_store
 from tune_cache.cache.work import Run
 from tune_cache.encoders.base import EncoderInfo
-from tune_cache.errors import StoreCorruptError, StoreError, StoreMismatchError
+from tune_cache.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+)
 from tune_cache.specs import StoreSpec, collection_digest
 
 __all__ = [
@@ -227,10 +232,10 @@ def repair_store(
                 making.make(collection)
             with claims.assembling():
                 return _put_in_place(found, staged, making)
-        except FileNotFoundError:
+        except (FileNotFoundError, StoreNotFoundError, StoreCorruptError):
             if _is_at(final, found.inode):
                 raise
-            return _by_a_rival(final)
+            return _by_a_rival(final)  # whose hands were in the replacement as well
 
 
 def _n_repairs(store: Store | None) -> int:
@@ -295,9 +300,8 @@ def _put_in_place(found: Verification, staged: Path, making: Making) -> Repair:
     left = ""
     if is_better:
         if final.is_symlink():
-            left = (
-                f"the damaged store was a link; its folder is left at {os.path.realpath(final)!r}"
-            )
+            folder = os.path.realpath(final)
+            left = f"the damaged store was a link; its folder is left at {folder!r}"
         _swap(staged, final, new.inode)
     kept, problem = clean_after(final)
     if kept and not is_held(kept):
