@@ -172,6 +172,10 @@ def test_what_encoders_and_lengths_there_are_is_said(tmp_path):
     assert absent.returncode == 1
     assert "no store at segment length 7" in absent.stderr
     assert f"tune extract {prefix} --encoder mel --seg 7" in absent.stderr
+    there = str(tmp_path / "another cache")
+    for verb in ("probe", "sweep"):
+        other = tune(tmp_path, verb, prefix, "--encoder", "mel", "--seg", "7", "--cache-dir", there)
+        assert f"--cache-dir '{there}'" in other.stderr
 
 
 def test_a_dataset_without_a_task_cannot_be_probed(tmp_path):

@@ -23,7 +23,7 @@ from tune_cache.cache.plan import PlannedTrack
 from tune_cache.datasets.base import Dataset, Track
 from tune_cache.datasets.catalog import default_dataset, load_dataset
 from tune_cache.datasets.config import Config, find_config
-from tune_cache.errors import AudioError, UsageError
+from tune_cache.errors import AudioError, UsageError, quoted
 from tune_cache.segments import parse_seg
 
 __all__ = [
@@ -70,6 +70,12 @@ class Context:
         if given is not None and given != ():
             return given
         return self.config.defaults.get(name, default)
+
+    @property
+    def cache_flag(self) -> str:
+        """What a command in a hint needs to mean this cache; empty where it does without."""
+        usual = resolve_cache_dir(configured=self.config.defaults.get("cache_dir"))
+        return "" if self.layout.root == usual else f" --cache-dir {quoted(self.layout.root)}"
 
     def dataset(
         self,

@@ -75,7 +75,8 @@ def stores_to_probe(
         if profiles and not serves(opened.spec):
             raise StoreMismatchError(
                 f"store {opened.name!r} does not hold the slices of profile {profiles[0].name}",
-                hint=f"make them with `tune extract {quoted(given)} --protocol marble-v2`",
+                hint=f"make them with `tune extract {quoted(given)} --protocol marble-v2"
+                f"{context.cache_flag}`",
             )
         asked_for = {
             "--seg": [length if length == "full" else f"{length:.6g}" for length in seg],
@@ -105,7 +106,8 @@ def stores_to_probe(
         "serves": serves,
     }
     name = asked or dataset.encoder
-    remedy = f"tune extract {quoted(given)}{' --protocol marble-v2' * bool(profiles)} --encoder "
+    protocol = " --protocol marble-v2" if profiles else ""
+    remedy = f"tune extract {quoted(given)}{protocol}{context.cache_flag} --encoder "
     try:
         return find_stores(context.layout, encoder=name, remedy=remedy + quoted(name), **common), []
     except StoreNotFoundError as error:

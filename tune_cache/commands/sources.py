@@ -230,7 +230,8 @@ def plan_all(found: Verification, source: Source, encoder_path: Path | None) -> 
         raise StoreMismatchError(
             f"the audio of dataset {str(source.dataset)!r} makes store {place.name!r}, "
             f"not {path.name!r}: tracks were added, removed or changed, or it is another dataset",
-            hint=f"run `tune extract {quoted(source.dataset)}`; `{removing(path)}` removes this",
+            hint=f"run `tune extract {quoted(source.dataset)}{source.context.cache_flag}`; "
+            f"`{removing(path)}` removes this",
         )
     info = encoder_of(spec, source.context, encoder_path)
     wanted = frozenset(track.track_id for track in tracks)

@@ -209,7 +209,7 @@ def sweep(
     def make(missing: Sequence[Grid], name: str) -> list[str]:
         if on_missing is not None:
             on_missing(missing)
-        flags = "".join(f" --seg {grid.labels[0]}" for grid in missing)
+        flags = context.cache_flag + "".join(f" --seg {grid.labels[0]}" for grid in missing)
         if not extract_missing:
             raise StoreNotFoundError(
                 f"{len(missing)} of the stores of encoder {name!r} that the sweep needs are"
