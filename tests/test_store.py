@@ -291,22 +291,26 @@ def test_names_outside_the_store_are_refused(store):
             open_store(store)
 
 
-@pytest.mark.parametrize("n_rows", [1, 255, 256, 257, 1023, 1024, 1025, 2500])
-@pytest.mark.parametrize("dtype", ["f2", "f4"])
-def test_shards_hold_exactly_what_the_arithmetic_says(tmp_path, n_rows, dtype):
+def write_array(folder: Path, values: np.ndarray) -> None:
+    """An array ``e`` as stores have it."""
     from tune_cache.cache.assemble import _Writer
 
-    n_layers, dim = 2, 3
-    values = np.random.default_rng(n_rows).standard_normal((n_rows, n_layers, dim))
-    values = values.astype("<" + dtype)
+    _, n_layers, dim = values.shape
     with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing:
-        writer = _Writer(tmp_path, hashing, writing)
-        array = writer.create(
-            "e", values.shape, dtype, chunks=(256, 1, dim), shards=(1024, n_layers, dim)
-        )
+        writer = _Writer(folder, hashing, writing)
+        layout = {"chunks": (256, 1, dim), "shards": (1024, n_layers, dim)}
+        array = writer.create("e", values.shape, values.dtype.str[1:], **layout)
         array[...] = values
         writer.flush()
         writer.settle()
+
+
+@pytest.mark.parametrize("n_rows", [1, 255, 256, 257, 1023, 1024, 1025, 2500])
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_shards_hold_exactly_what_the_arithmetic_says(tmp_path, n_rows, dtype):
+    values = np.random.default_rng(n_rows).standard_normal((n_rows, 2, 3)).astype("<" + dtype)
+    n_layers, dim = values.shape[1:]
+    write_array(tmp_path, values)
     metadata = json.loads((tmp_path / "e/zarr.json").read_text())
     assert metadata == array_metadata(values.shape, dtype, (256, 1, dim), (1024, n_layers, dim))
     for index in range(-(-n_rows // SHARD_ROWS)):
@@ -316,3 +320,30 @@ def test_shards_hold_exactly_what_the_arithmetic_says(tmp_path, n_rows, dtype):
     rows = np.random.default_rng(1).permutation(n_rows)
     found = read_rows(tmp_path / "e", rows, [1, 0], shape=values.shape, dtype=dtype)
     np.testing.assert_array_equal(found, values[rows][:, [1, 0]])
+
+
+BLOCK = np.arange(512, 768)
+ORDERS = {
+    "none": BLOCK[:0],
+    "all": np.arange(6000),
+    "backwards": np.arange(6000)[::-1],
+    "one whole block": BLOCK,
+    "a block and a row twice": np.append(BLOCK, 600),
+    "256 rows of a block, one twice": np.sort(np.append(np.delete(BLOCK, 9), 600)),
+    "256 rows of two blocks": BLOCK + 7,
+    "a block turned around": np.roll(BLOCK, 1),
+    "two blocks, the later first": np.append(BLOCK + 256, BLOCK),
+    "two blocks, row by row": np.stack([BLOCK, BLOCK + 256], axis=1).ravel(),
+    "a block twice": np.append(BLOCK, BLOCK),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("many", [1, 100], ids=["threads", "one thread"])
+def test_rows_come_in_the_order_wanted_whatever_it_is(tmp_path, monkeypatch, order, many):
+    monkeypatch.setattr(gather, "MANY_SHARDS", many)
+    values = np.random.default_rng(0).standard_normal((6000, 2, 3)).astype("<f2")
+    write_array(tmp_path, values)
+    for layers in ([1], [1, 0]):
+        found = read_rows(tmp_path / "e", ORDERS[order], layers, shape=values.shape, dtype="f2")
+        np.testing.assert_array_equal(found, values[ORDERS[order]][:, layers])

@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,6 @@ from tune_cache.errors import StoreCorruptError
 
 __all__ = ["Shard", "all_finite", "read_rows", "tracks_between"]
 
-ORDER = np.arange(CHUNK_ROWS)
 CRC = struct.Struct("<I")
 # bits as numbers with a sign and without, those of infinity, and the sign's
 BITS: dict[int, tuple[np.dtype[Any], np.dtype[Any], int, int]] = {
@@ -51,6 +50,9 @@ BITS: dict[int, tuple[np.dtype[Any], np.dtype[Any], int, int]] = {
 }
 MANY_SHARDS = 4  # below, threads are not worth starting
 MOST_THREADS = 8
+# to give a task away costs as much as some chunks that are in memory; what is on a disk is
+# read with the neighbours of it that the other threads read
+TASKS_A_THREAD, MOST_SHARDS_A_TASK = 4, 8
 
 
 class Shard:
@@ -196,12 +198,9 @@ def read_rows(
     StoreCorruptError
         On any byte that is not as written; damage never becomes numbers.
     """
-    order = np.argsort(rows, kind="stable")
-    blocks = rows[order] // CHUNK_ROWS
-    cuts = np.flatnonzero(np.diff(blocks)) + 1
-    shards: dict[int, list[npt.NDArray[np.int64]]] = {}
-    for places in np.split(order, cuts) if len(rows) else []:
-        shards.setdefault(int(rows[places[0]]) // SHARD_ROWS, []).append(places)
+    shards: dict[int, list[_Wanted]] = {}
+    for wanted in _wanted_blocks(rows):
+        shards.setdefault(wanted.block * CHUNK_ROWS // SHARD_ROWS, []).append(wanted)
     hit = 0, shape[0]
     failed: tuple[tuple[int, int], StoreCorruptError] | None = None
     try:
@@ -216,15 +215,21 @@ def read_rows(
             try:
                 place = folder / shard_name(index)
                 with closing(Shard(place, n_here, *shape[1:], dtype, files)) as shard:
-                    for places in shards[index]:
-                        reader.gather(shard, places)
+                    for wanted in shards[index]:
+                        reader.gather(shard, wanted)
             except StoreCorruptError as error:
                 return reader.hit, error.detached()  # the frames of a thread hold its result
             return None
 
+        def read_several(indices: list[int]) -> tuple[tuple[int, int], StoreCorruptError] | None:
+            return next(filter(None, map(read, indices)), None)
+
         n_threads = min(os.cpu_count() or 1, MOST_THREADS) if len(shards) >= MANY_SHARDS else 1
+        n_each = min(MOST_SHARDS_A_TASK, max(1, len(shards) // (n_threads * TASKS_A_THREAD)))
+        tasks = [list(shards)[start : start + n_each] for start in range(0, len(shards), n_each)]
         with ThreadPoolExecutor(n_threads) as threads:  # reading and checksums let others run
-            for failed in threads.map(read, shards) if n_threads > 1 else map(read, shards):
+            results = threads.map(read_several, tasks) if n_threads > 1 else map(read, shards)
+            for failed in results:
                 if failed is not None:
                     hit = failed[0]
                     raise failed[1]
@@ -234,6 +239,37 @@ def read_rows(
             error.tracks = tracks(*hit)
         raise
     return out
+
+
+class _Wanted(NamedTuple):
+    """Places of the result whose rows lie in one block of 256.
+
+    Parameters
+    ----------
+    is_whole
+        Whether these are all rows of it, in their order, at places that follow each other.
+    """
+
+    block: int
+    places: npt.NDArray[np.int64]
+    is_whole: bool
+
+
+def _wanted_blocks(rows: npt.NDArray[np.int64]) -> Iterator[_Wanted]:
+    """Which places want rows of which block; looked at all at once, as there are many blocks."""
+    if not len(rows):
+        return
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    blocks = ordered // CHUNK_ROWS
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(blocks)) + 1])
+    ends = np.append(starts[1:], len(rows))
+    gaps = np.cumsum((np.diff(ordered, prepend=0) != 1) | (np.diff(order, prepend=0) != 1))
+    are_whole = (ends - starts == CHUNK_ROWS) & (gaps[ends - 1] == gaps[starts])
+    for block, places, is_whole in zip(
+        blocks[starts].tolist(), np.split(order, starts[1:]), are_whole.tolist(), strict=True
+    ):
+        yield _Wanted(block, places, is_whole)
 
 
 class _Reader:
@@ -257,20 +293,19 @@ class _Reader:
         self.rows, self.layers, self.out = rows, layers, out
         self.hit = index * SHARD_ROWS, (index + 1) * SHARD_ROWS
 
-    def gather(self, shard: Shard, places: npt.NDArray[np.int64]) -> None:
-        """Fill places of the result whose rows lie in one block."""
-        block = int(self.rows[places[0]]) // CHUNK_ROWS
+    def gather(self, shard: Shard, wanted: _Wanted) -> None:
+        """Fill the places of the result whose rows lie in one block."""
+        block, places = wanted.block, wanted.places
         inner = block % (SHARD_ROWS // CHUNK_ROWS)
         self.hit = block * CHUNK_ROWS, (block + 1) * CHUNK_ROWS
-        within = self.rows[places] - block * CHUNK_ROWS
-        first = int(places[0])
         # a chunk whose rows are wanted in their order goes where it belongs, without a copy
-        whole = len(self.layers) == 1 and len(within) == CHUNK_ROWS
-        if whole and np.array_equal(within, ORDER) and np.array_equal(places, first + ORDER):
+        if wanted.is_whole and len(self.layers) == 1:
+            first = int(places[0])
             found = shard.chunk(inner, self.layers[0], self.out[first : first + CHUNK_ROWS, 0])
             are_finite = all_finite(found)
         else:
             are_finite = True
+            within = self.rows[places] - block * CHUNK_ROWS
             for position, layer in enumerate(self.layers):
                 found = shard.chunk(inner, layer)[within]
                 are_finite = are_finite and all_finite(found)
