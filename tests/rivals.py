@@ -11,7 +11,8 @@ import posix
 import sys
 import threading
 
-from crash import fork, join
+from crash import fork, join, sampled_steps
+from torture import repetitions
 
 from tune_cache.cache import locks
 
@@ -36,11 +37,11 @@ def _at_system_calls(work, act):
     return watched
 
 
-def count_system_calls(work) -> int:
-    """How many ``work`` makes when nobody is beside it."""
+def places_to_stop(work, sample: int = 8) -> list[int]:
+    """Numbers of system calls that ``work`` makes when nobody is beside it, evenly spread."""
     numbers: list[int] = []
     _at_system_calls(work, numbers.append)()
-    return len(numbers)
+    return sampled_steps(len(numbers), repetitions(sample, min(len(numbers), 300)))
 
 
 def stop_for_a_rival(work, call: int, *, honest: bool, rival=None) -> list[int]:

@@ -19,9 +19,8 @@ from crash import (
     join,
     leftovers,
     published,
-    sampled_steps,
 )
-from rivals import count_system_calls, stop_for_a_rival
+from rivals import places_to_stop, stop_for_a_rival
 from torture import repetitions
 from world import ToyEncoder, World, arrays_of
 
@@ -88,8 +87,7 @@ def test_a_rival_may_do_everything_between_any_two_system_calls(pristine, tmp_pa
             world.extract(part="1/2")
         return world
 
-    n_calls = count_system_calls(make("count").extract)
-    for call in sampled_steps(n_calls, repetitions(8, min(n_calls, 300))):
+    for call in places_to_stop(make("count").extract):
         world = make(str(call))
         codes = stop_for_a_rival(world.extract, call, honest=honest)
         assert codes == [0, 0], call

@@ -18,13 +18,11 @@ import numpy as np
 import pytest
 import torch
 from command_line import tune
-from crash import sampled_steps
 from exchange_world import HOSTILE_IDS, files_of, leftovers
-from rivals import count_system_calls, stop_for_a_rival
+from rivals import places_to_stop, stop_for_a_rival
 from small_dataset import make_small_dataset
 from test_hostile_exchange import Pwn, with_header
 from test_preflight import Usage
-from torture import repetitions
 from world import World
 
 import tune_cache
@@ -162,8 +160,7 @@ def test_the_same_folder_is_found_again(folder):
 def test_another_import_may_do_everything_between_any_two_system_calls(folder, tmp_path, honest):
     for number in range(3):
         save(folder / f"{number}.npy", rows(3, seed=number))
-    n_calls = count_system_calls(partial(bring, folder))
-    for call in sampled_steps(n_calls, repetitions(6, min(n_calls, 300))):
+    for call in places_to_stop(partial(bring, folder), sample=6):
         cache = tmp_path / str(call)
         work = partial(bring, folder, cache_dir=cache)
         assert stop_for_a_rival(work, call, honest=honest) == [0, 0], call

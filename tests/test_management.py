@@ -16,11 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import tune
-from crash import sampled_steps
 from damage import forge
-from rivals import count_system_calls, stop_for_a_rival
+from rivals import places_to_stop, stop_for_a_rival
 from small_dataset import N_TRACKS, make_small_dataset
-from torture import repetitions
 from world import LENGTHS, RATE, World, arrays_of, make_old, toy_spec, write_track
 
 import tune_cache
@@ -471,8 +469,7 @@ def test_a_store_that_somebody_removes_meanwhile_is_no_damage(look, tmp_path):
     def remove(world: World) -> None:
         rm(world, *(path.name for path in world.layout.store_paths()), yes=True)
 
-    n_calls = count_system_calls(partial(look, make("count")))
-    for call in sampled_steps(n_calls, repetitions(8, min(n_calls, 300))):
+    for call in places_to_stop(partial(look, make("count"))):
         world = make(str(call))
         rival = partial(remove, world)
         assert stop_for_a_rival(partial(look, world), call, honest=True, rival=rival) == [0, 0]

@@ -19,7 +19,7 @@ import pytest
 from crash import AtStep, die, fork, join, sampled_steps
 from damage import SECONDS, files_of, make_world, numbers_of, small_spec
 from power_loss import Recorder, lose
-from rivals import count_system_calls, stop_for_a_rival
+from rivals import places_to_stop, stop_for_a_rival
 from test_preflight import Usage
 from torture import repetitions
 from world import InlineDecoders, World, arrays_of, inline_decoders
@@ -525,8 +525,7 @@ def test_two_repairs_at_once_make_one_store(pristine, tmp_path):
 @pytest.mark.parametrize("honest", [True, False], ids=["locks work", "locks lie"])
 def test_another_repair_may_do_everything_between_any_two_system_calls(pristine, tmp_path, honest):
     world, path = fresh(pristine, tmp_path / "count", SHARD)
-    n_calls = count_system_calls(lambda: repair(world, path))
-    for call in sampled_steps(n_calls, repetitions(8, min(n_calls, 300))):
+    for call in places_to_stop(partial(repair, world, path)):
         world, path = fresh(pristine, tmp_path / str(call), SHARD)
         work = partial(repair, world, path)
         assert stop_for_a_rival(work, call, honest=honest) == [0, 0], call

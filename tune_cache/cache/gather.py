@@ -226,10 +226,11 @@ def read_rows(
 
         n_threads = min(os.cpu_count() or 1, MOST_THREADS) if len(shards) >= MANY_SHARDS else 1
         n_each = min(MOST_SHARDS_A_TASK, max(1, len(shards) // (n_threads * TASKS_A_THREAD)))
-        tasks = [list(shards)[start : start + n_each] for start in range(0, len(shards), n_each)]
+        found = list(shards)
+        tasks = [found[start : start + n_each] for start in range(0, len(found), n_each)]
         with ThreadPoolExecutor(n_threads) as threads:  # reading and checksums let others run
-            results = threads.map(read_several, tasks) if n_threads > 1 else map(read, shards)
-            for failed in results:
+            # the results have no name: with the loop they end, and cancel what is not begun
+            for failed in (threads.map if n_threads > 1 else map)(read_several, tasks):
                 if failed is not None:
                     hit = failed[0]
                     raise failed[1]

@@ -80,11 +80,8 @@ def progress_of(
     for path in layout.store_paths():
         label = path.name.removeprefix("seg").split("-")[0]
         if path.parent == folder and (not labels or label in labels):
-            try:
-                row = _of_store(path, label, audio)
-            except StoreNotFoundError:
-                continue  # removed meanwhile
-            if row.n_there or row.n_failed or row.n_changed or row.problem:
+            row = _of_store(path, label, audio)
+            if row and (row.n_there or row.n_failed or row.n_changed or row.problem):
                 rows.append(row)
     for work in sorted(folder.glob(".*.zarr.work")):
         final = work.with_name(work.name.removeprefix(".").removesuffix(".work"))
@@ -94,13 +91,14 @@ def progress_of(
     return rows
 
 
-def _of_store(path: Path, label: str, audio: Mapping[str, str]) -> Progress:
+def _of_store(path: Path, label: str, audio: Mapping[str, str]) -> Progress | None:
+    """What a store has; None if somebody removed it meanwhile."""
     try:
         store = open_store(path)
         here = dict(zip(store.track_ids, store.audio_sha256, strict=True))
         status = store.status
     except StoreNotFoundError:
-        raise
+        return None
     except StoreError as error:
         return Progress(path=path, label=label, state="damaged", problem=str(error))
     misplaced = misplacement(path, place_of(store) or path)
